@@ -1,0 +1,153 @@
+"""Every error a user can cause or meet, in one tree.
+
+    BackupdError                    exit 1
+    ├── UsageError                  exit 2   a command line that cannot be meant; an unknown account, snapshot or mailbox
+    ├── ConfigError                 exit 2   the configuration file, or a secret it refers to
+    ├── NoRepository                exit 10
+    ├── Busy                        exit 11  another backupd works on the same account
+    ├── WrongKey                    exit 12  a passphrase or key that opens nothing, or a role that may not do this
+    ├── Interrupted                 exit 130
+    ├── Damaged                     exit 1   a stored object is missing, cut or altered
+    ├── StorageError                exit 1
+    │   ├── ObjectMissing
+    │   ├── ObjectExists
+    │   ├── StorageFull
+    │   ├── StorageDenied
+    │   └── StorageUnavailable      transient
+    └── ServerError                 exit 1   a mail server
+        ├── ConnectionFailed        transient
+        ├── ConnectionLost          transient
+        ├── LoginRefused
+        ├── CertificateRefused
+        ├── ServerRefused           a command answered NO or BAD
+        └── ProtocolError           an answer that no RFC allows
+
+Each carries what happened, to what, and what to do next, so that a skin can show all three in one line. Transient
+errors are a type of their own, `Transient`, so that retrying is decided in one place.
+"""
+
+
+class Transient:
+    """Mixed into errors that may pass by themselves; the only ones worth another try."""
+
+
+class BackupdError(Exception):
+    """Base of all expected errors.
+
+    Args:
+        what: what happened, a sentence without its full stop.
+        subject: to what it happened: an account, mailbox, UID, object or file name.
+        remedy: what the user can do next.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, subject: str = "", remedy: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.subject = subject
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        line = f"{self.subject}: {self.what}" if self.subject else self.what
+        return f"{line} ({self.remedy})" if self.remedy else line
+
+
+class UsageError(BackupdError):
+    """The command line asks for something that does not exist or cannot be meant."""
+
+    exit_code = 2
+
+
+class ConfigError(BackupdError):
+    """The configuration, or a secret it points to, cannot be used."""
+
+    exit_code = 2
+
+
+class NoRepository(BackupdError):
+    """There is no repository at the configured place."""
+
+    exit_code = 10
+
+
+class Busy(BackupdError):
+    """Another backupd holds what this one needs."""
+
+    exit_code = 11
+
+
+class WrongKey(BackupdError):
+    """The key opens nothing here, or its role does not allow the operation."""
+
+    exit_code = 12
+
+
+class Interrupted(BackupdError):
+    """SIGINT or SIGTERM; what was done so far is kept."""
+
+    exit_code = 130
+
+
+class Damaged(BackupdError):
+    """A stored object is missing, cut or altered."""
+
+
+class StorageError(BackupdError):
+    """The place where the repository lives did not do what was asked."""
+
+
+class ObjectMissing(StorageError):
+    """No object of that name."""
+
+
+class ObjectExists(StorageError):
+    """An object of that name is there already, with other bytes."""
+
+
+class StorageFull(StorageError):
+    """No space left."""
+
+
+class StorageDenied(StorageError):
+    """No permission."""
+
+
+class StorageUnavailable(StorageError, Transient):
+    """The storage cannot be reached or fails for now."""
+
+
+class ServerError(BackupdError):
+    """A mail server did not do what was asked."""
+
+
+class ConnectionFailed(ServerError, Transient):
+    """No connection could be made."""
+
+
+class ConnectionLost(ServerError, Transient):
+    """The connection ended in the middle of something."""
+
+
+class LoginRefused(ServerError):
+    """The server does not accept the user name, password or token."""
+
+
+class CertificateRefused(ServerError):
+    """The server's certificate is not the expected one, or TLS cannot be had."""
+
+
+class ServerRefused(ServerError):
+    """A tagged NO or BAD.
+
+    Args:
+        code: the response code without brackets, upper case, such as b"OVERQUOTA" (RFC 5530); empty if none.
+    """
+
+    def __init__(self, what: str, *, code: bytes = b"", subject: str = "", remedy: str = "") -> None:
+        super().__init__(what, subject=subject, remedy=remedy)
+        self.code = code
+
+
+class ProtocolError(ServerError):
+    """The server sent what no RFC allows, and reading on would be guessing."""

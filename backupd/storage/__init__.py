@@ -1,0 +1,1 @@
+"""Storage: immutable named objects. Knows nothing of what is in them."""
