@@ -1,0 +1,1 @@
+"""The command line: a skin. It parses, calls an operation and shows; it has no rules of its own."""

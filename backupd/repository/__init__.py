@@ -1,0 +1,1 @@
+"""Repository: the archive. Blobs, blocks, packs, index, snapshots and keys, as docs/format.md describes them."""

@@ -1,0 +1,1 @@
+"""Targets: where mail is restored to: an IMAP account, or files."""
