@@ -1,0 +1,1 @@
+"""Builders and servers that tests share; imported as `from tests.support...`."""
