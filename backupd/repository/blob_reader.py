@@ -1,0 +1,72 @@
+"""Reading blobs: find the block, fetch it with one ranged read, open it, check the blob against its id."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+from backupd.errors import Damaged
+from backupd.repository import block, names, payload
+from backupd.repository.index_cache import IndexCache, Location
+from backupd.repository.keys import Secrets
+from backupd.repository.payload import BlobKind
+from backupd.storage.base import Storage
+
+CACHE_BYTES = 32 * 1024 * 1024
+
+
+class BlobReader:
+    """Reads blobs, keeping the blocks used last (neighbours are usually wanted next). Safe to use from several threads."""
+
+    def __init__(
+        self, storage: Storage, secrets: Secrets, index: IndexCache, *, cache_bytes: int = CACHE_BYTES
+    ) -> None:
+        self._storage, self._secrets, self._index = storage, secrets, index
+        self._cache_bytes = cache_bytes
+        self._blocks: OrderedDict[tuple[bytes, int], list[tuple[BlobKind, memoryview]]] = OrderedDict()
+        self._cached = 0
+        self._lock = threading.Lock()
+
+    def read(self, blob_id: bytes) -> tuple[BlobKind, memoryview]:
+        """A blob and its kind. Its bytes are checked against its id, except a recipe's, whose id is that of the message
+        it describes: whoever joins it checks.
+
+        Raises Damaged when it is missing or altered, WrongKey when the role may not read it.
+        """
+        location = self._index.find(blob_id)
+        if location is None:
+            raise Damaged("a blob is in no index", subject=f"blob {blob_id.hex()[:16]}")
+        subject = f"{names.pack(location.pack.hex())} at {location.offset}"
+        blobs = self._open(location, subject)
+        if location.ordinal >= len(blobs):
+            raise Damaged("a block holds fewer blobs than the index says", subject=subject)
+        kind, data = blobs[location.ordinal]
+        if kind is not BlobKind.RECIPE:
+            identify = self._secrets.metadata_id if kind.is_metadata else self._secrets.content_id
+            if identify(data) != blob_id:
+                raise Damaged("a blob is not what its id says", subject=subject)
+        return kind, data
+
+    def read_run(self, blob_id: bytes, kind: BlobKind) -> memoryview:
+        """A blob that must be of this kind."""
+        found, data = self.read(blob_id)
+        if found is not kind:
+            raise Damaged(f"a blob is a {found.name}, not a {kind.name}", subject=f"blob {blob_id.hex()[:16]}")
+        return data
+
+    def _open(self, location: Location, subject: str) -> list[tuple[BlobKind, memoryview]]:
+        key = (location.pack, location.offset)
+        with self._lock:
+            if cached := self._blocks.get(key):
+                self._blocks.move_to_end(key)
+                return cached
+        data = self._storage.get(names.pack(location.pack.hex()), location.offset, location.length)
+        blobs = payload.parse(block.unseal(data, self._secrets, subject), subject)
+        with self._lock:
+            if key not in self._blocks:
+                self._blocks[key] = blobs
+                self._cached += sum(len(blob) for _, blob in blobs)
+            while self._cached > self._cache_bytes and len(self._blocks) > 1:
+                _, old = self._blocks.popitem(last=False)
+                self._cached -= sum(len(blob) for _, blob in old)
+        return blobs

@@ -1,0 +1,59 @@
+"""Index objects: which blobs are in which block of which pack (docs/format.md, "Index")."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from backupd.errors import Damaged
+from backupd.repository import block
+from backupd.repository.keys import Random, Secrets
+
+
+class BlockEntry(msgspec.Struct, array_like=True, frozen=True):
+    """A block in a pack: where it starts, how long it is, its kind, how long its payload is, how many blobs it holds."""
+
+    offset: int
+    length: int
+    kind: int
+    plain_length: int
+    blobs: int
+
+
+class PackEntry(msgspec.Struct, frozen=True):
+    """A pack: name is the SHA-256 of its bytes; ids, kinds and lengths are columns over its blobs, block by block."""
+
+    name: bytes
+    size: int
+    blocks: list[BlockEntry]
+    ids: bytes
+    kinds: bytes
+    lengths: list[int]
+
+
+class _Index(msgspec.Struct, frozen=True):
+    packs: list[PackEntry]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Index).decode
+
+
+def seal(packs: Sequence[PackEntry], secrets: Secrets, random: Random) -> bytes:
+    """An index object's bytes. Ids do not compress, so a low level does."""
+    return block.seal(block.Kind.INDEX, _encode(_Index(list(packs))), secrets, random, level=3)
+
+
+def unseal(data: bytes, secrets: Secrets, subject: str) -> list[PackEntry]:
+    """The packs an index object describes. Raises Damaged."""
+    payload = block.unseal(data, secrets, subject, expect=block.Kind.INDEX)
+    try:
+        packs = _decode(payload).packs
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise Damaged(f"an index makes no sense: {error}", subject=subject) from error
+    for pack in packs:
+        count = sum(entry.blobs for entry in pack.blocks)
+        if not len(pack.ids) == 32 * count or not len(pack.kinds) == len(pack.lengths) == count or len(pack.name) != 32:
+            raise Damaged("an index has columns of different lengths", subject=subject)
+    return packs

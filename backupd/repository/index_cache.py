@@ -1,0 +1,148 @@
+"""A local cache of the index in SQLite: where each blob is. Deleted, it is rebuilt from the repository.
+
+It keeps memory bounded whatever the number of blobs, and answers in microseconds.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from backupd.repository.index import PackEntry
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS repository (number INTEGER PRIMARY KEY, id BLOB UNIQUE NOT NULL);
+CREATE TABLE IF NOT EXISTS index_object (repository INTEGER, name TEXT, PRIMARY KEY (repository, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS pack (
+    number INTEGER PRIMARY KEY, repository INTEGER NOT NULL, name BLOB NOT NULL, size INTEGER NOT NULL,
+    UNIQUE (repository, name));
+CREATE TABLE IF NOT EXISTS block (
+    number INTEGER PRIMARY KEY, pack INTEGER NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS blob (
+    repository INTEGER, id BLOB, block INTEGER NOT NULL, ordinal INTEGER NOT NULL, length INTEGER NOT NULL,
+    PRIMARY KEY (repository, id)) WITHOUT ROWID;
+"""
+
+
+class Location(NamedTuple):
+    """Where a blob is: the pack's name, the block's place in it, and the blob's number in the block."""
+
+    pack: bytes
+    offset: int
+    length: int
+    ordinal: int
+
+
+class IndexCache:
+    """The cached index of one repository. Safe to use from several threads and several processes."""
+
+    def __init__(self, path: Path | None, repository: bytes) -> None:
+        """path: the SQLite file, shared with other state; None keeps the cache in memory."""
+        self._lock = threading.Lock()
+        self._database = sqlite3.connect(
+            str(path) if path else ":memory:", check_same_thread=False, isolation_level=None, timeout=60
+        )
+        self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.execute("PRAGMA synchronous=NORMAL")
+        self._database.execute("PRAGMA cache_size=-16384")
+        self._database.executescript(_SCHEMA)
+        self._database.execute("INSERT OR IGNORE INTO repository (id) VALUES (?)", (repository,))
+        (self._number,) = self._database.execute("SELECT number FROM repository WHERE id = ?", (repository,)).fetchone()
+
+    def objects(self) -> set[str]:
+        """Names of the index objects that are in the cache."""
+        with self._lock:
+            rows = self._database.execute("SELECT name FROM index_object WHERE repository = ?", (self._number,))
+            return {name for (name,) in rows}
+
+    def add(self, name: str, packs: Iterable[PackEntry]) -> None:
+        """Take in an index object; all of it or, if this fails, nothing."""
+        with self._lock, self._transaction() as database:
+            found = database.execute("SELECT 1 FROM index_object WHERE repository=? AND name=?", (self._number, name))
+            if found.fetchone():
+                return
+            for pack in packs:
+                self._add_pack(pack)
+            database.execute("INSERT INTO index_object VALUES (?, ?)", (self._number, name))
+
+    def _add_pack(self, pack: PackEntry) -> None:
+        database = self._database
+        inserted = database.execute(
+            "INSERT OR IGNORE INTO pack (repository, name, size) VALUES (?, ?, ?)", (self._number, pack.name, pack.size)
+        )
+        if not inserted.rowcount:
+            return
+        pack_number, blob = inserted.lastrowid, 0
+        for entry in pack.blocks:
+            block = database.execute(
+                "INSERT INTO block (pack, offset, length) VALUES (?, ?, ?)", (pack_number, entry.offset, entry.length)
+            ).lastrowid
+            database.executemany(
+                "INSERT OR IGNORE INTO blob VALUES (?, ?, ?, ?, ?)",
+                (
+                    (self._number, pack.ids[32 * (blob + i) : 32 * (blob + i + 1)], block, i, pack.lengths[blob + i])
+                    for i in range(entry.blobs)
+                ),
+            )
+            blob += entry.blobs
+
+    def clear(self) -> None:
+        """Forget everything known of this repository, because an index object has gone: it is read anew."""
+        with self._lock, self._transaction() as database:
+            database.execute("DELETE FROM blob WHERE repository = ?", (self._number,))
+            database.execute(
+                "DELETE FROM block WHERE pack IN (SELECT number FROM pack WHERE repository = ?)", (self._number,)
+            )
+            database.execute("DELETE FROM pack WHERE repository = ?", (self._number,))
+            database.execute("DELETE FROM index_object WHERE repository = ?", (self._number,))
+
+    def find(self, blob: bytes) -> Location | None:
+        """Where the blob is, or None."""
+        with self._lock:
+            row = self._database.execute(
+                "SELECT pack.name, block.offset, block.length, blob.ordinal FROM blob"
+                " JOIN block ON block.number = blob.block JOIN pack ON pack.number = block.pack"
+                " WHERE blob.repository = ? AND blob.id = ?",
+                (self._number, blob),
+            ).fetchone()
+        return Location(*row) if row else None
+
+    def has(self, blob: bytes) -> bool:
+        """Whether the blob is in the index."""
+        with self._lock:
+            query = "SELECT 1 FROM blob WHERE repository = ? AND id = ?"
+            return self._database.execute(query, (self._number, blob)).fetchone() is not None
+
+    def totals(self) -> tuple[int, int, int]:
+        """(packs, their bytes, blobs)."""
+        with self._lock:
+            packs, size = self._database.execute(
+                "SELECT count(*), coalesce(sum(size), 0) FROM pack WHERE repository = ?", (self._number,)
+            ).fetchone()
+            (blobs,) = self._database.execute(
+                "SELECT count(*) FROM blob WHERE repository = ?", (self._number,)
+            ).fetchone()
+        return packs, size, blobs
+
+    def close(self) -> None:
+        """Close the database."""
+        with self._lock:
+            self._database.close()
+
+    def _transaction(self) -> _Transaction:
+        return _Transaction(self._database)
+
+
+class _Transaction:
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+
+    def __enter__(self) -> sqlite3.Connection:
+        self._database.execute("BEGIN IMMEDIATE")
+        return self._database
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._database.execute("COMMIT" if kind is None else "ROLLBACK")

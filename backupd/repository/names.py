@@ -1,0 +1,72 @@
+"""Names of objects: what lies where in a repository (docs/format.md, "Objects")."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from backupd.storage.base import Buffer
+
+DESCRIPTION = "repository.json"
+KEYS = "keys/"
+PACKS = "packs/"
+INDEX = "index/"
+SNAPSHOTS = "snapshots/"
+
+_SNAPSHOT_NAME = re.compile(r"snapshots/([0-9a-f]{16})/(\d{8}T\d{9}Z-[0-9a-f]{8})\Z")
+_CONTENT_NAME = re.compile(r"(?:packs/([0-9a-f]{2})|index)/([0-9a-f]{64})\Z")
+
+
+def sha256(data: Sequence[Buffer]) -> str:
+    """SHA-256 of the concatenation, in hexadecimal."""
+    digest = hashlib.sha256()
+    for piece in data:
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def pack(digest: str) -> str:
+    """The object name of the pack whose bytes have this SHA-256."""
+    return f"{PACKS}{digest[:2]}/{digest}"
+
+
+def index(digest: str) -> str:
+    """The object name of the index object whose bytes have this SHA-256."""
+    return f"{INDEX}{digest}"
+
+
+def snapshot_id(time: datetime, digest: str) -> str:
+    """A snapshot's id: its time in UTC to the millisecond and the first 8 digits of its object's SHA-256."""
+    time = time.astimezone(UTC)
+    return f"{time:%Y%m%dT%H%M%S}{time.microsecond // 1000:03}Z-{digest[:8]}"
+
+
+def snapshot(tag: str, identifier: str) -> str:
+    """The object name of a snapshot."""
+    return f"{SNAPSHOTS}{tag}/{identifier}"
+
+
+def snapshot_time(identifier: str) -> datetime:
+    """The time in a snapshot's id."""
+    return datetime.strptime(identifier[:18] + "000", "%Y%m%dT%H%M%S%f").replace(tzinfo=UTC)
+
+
+def parse_snapshot(name: str) -> tuple[str, str] | None:
+    """(account tag, snapshot id) of a snapshot's object name, or None for any other name."""
+    match = _SNAPSHOT_NAME.match(name)
+    return (match[1], match[2]) if match else None
+
+
+def proves(name: str, data: Sequence[Buffer]) -> bool | None:
+    """Whether these bytes are the ones the name promises; None where the name promises nothing.
+
+    Needs no key: this is what an auditor checks.
+    """
+    if match := _CONTENT_NAME.match(name):
+        digest = sha256(data)
+        return digest == match[2] and match[1] in (None, digest[:2])
+    if parsed := parse_snapshot(name):
+        return sha256(data)[:8] == parsed[1][-8:]
+    return None

@@ -1,0 +1,199 @@
+"""Writing packs: blobs gather into blocks, blocks into packs, packs go to storage, and an index says what is where.
+
+Compressing, sealing and storing happen on worker threads, for they release the interpreter's lock; how many bytes may
+be under way at once is bounded. Nothing is indexed before it is durably stored.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import NamedTuple
+
+import msgspec
+import zstandard
+
+from backupd.repository import block, names, payload
+from backupd.repository.block import Kind
+from backupd.repository.index import BlockEntry, PackEntry
+from backupd.repository.keys import Random, Secrets
+from backupd.repository.payload import BlobKind
+from backupd.storage.base import Buffer, Storage
+
+PACK_MAGIC = b"BKPDPAK1"
+
+
+class Sizes(msgspec.Struct, frozen=True):
+    """In octets. block: of payload, before a block is closed. pack: before a pack is stored. in_flight: of payload
+    waiting for or under compression."""
+
+    block: int = 1024 * 1024
+    pack: int = 32 * 1024 * 1024
+    in_flight: int = 16 * 1024 * 1024
+
+
+class _Stream:
+    """An open block: blobs that will be compressed together."""
+
+    def __init__(self, kind: Kind, level: int) -> None:
+        self.kind = kind
+        self.level = level
+        self.clear()
+
+    def clear(self) -> None:
+        self.ids: list[bytes] = []
+        self.kinds = bytearray()
+        self.blobs: list[Buffer] = []
+        self.size = 0
+
+
+class _OpenPack:
+    def __init__(self) -> None:
+        self.pieces: list[Buffer] = [PACK_MAGIC]
+        self.size = len(PACK_MAGIC)
+        self.blocks: list[BlockEntry] = []
+        self.ids: list[bytes] = []
+        self.kinds = bytearray()
+        self.lengths: list[int] = []
+
+
+class _Sealed(NamedTuple):
+    data: bytes
+    kind: Kind
+    plain_length: int
+    ids: list[bytes]
+    kinds: bytes
+    lengths: list[int]
+
+
+class PackWriter:
+    """Turns blobs into stored packs. Safe to use from several threads.
+
+    An error on a worker thread is raised by the next call; after that the writer is dead, and what was indexed before
+    stays good.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        secrets: Secrets,
+        random: Random,
+        stored: Callable[[list[PackEntry]], None],
+        *,
+        level: int,
+        sizes: Sizes,
+        workers: int = 2,
+    ) -> None:
+        """stored: called by flush, from its thread, with the packs that have been stored since the last flush."""
+        self._storage, self._secrets, self._random, self._stored = storage, secrets, random, stored
+        self._sizes = sizes
+        # Text, already compressed data and metadata each get blocks of their own: neighbours that are alike.
+        self._text = _Stream(Kind.CONTENT, level)
+        self._dense = _Stream(Kind.CONTENT, 1)
+        self._metadata = _Stream(Kind.METADATA, level)
+        self._lock = threading.Lock()
+        self._pack_lock = threading.Lock()
+        self._pack = _OpenPack()
+        self._entries: list[PackEntry] = []
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="seal")
+        self._pending: dict[Future[None], int] = {}
+        self.bytes_stored = 0
+
+    def add(self, blob_id: bytes, kind: BlobKind, data: Buffer) -> None:
+        """Take a blob. It is durable after the next flush. `data` must not change afterwards."""
+        with self._lock:
+            stream = self._stream_for(kind, data)
+            if len(data) >= self._sizes.block and stream.size:
+                self._close(stream)
+            stream.ids.append(blob_id)
+            stream.kinds.append(kind)
+            stream.blobs.append(data)
+            stream.size += len(data)
+            if stream.size >= self._sizes.block:
+                self._close(stream)
+
+    def flush(self) -> None:
+        """Store everything taken so far, then hand the new packs to `stored`."""
+        with self._lock:
+            for stream in (self._text, self._dense, self._metadata):
+                self._close(stream)
+            while self._pending:
+                self._collect()
+        with self._pack_lock:
+            pack, self._pack = self._pack, _OpenPack()
+        self._store(pack)
+        with self._pack_lock:
+            entries, self._entries = self._entries, []
+        if entries:
+            self._stored(entries)
+
+    def close(self) -> None:
+        """End the worker threads; what was not flushed is dropped."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _stream_for(self, kind: BlobKind, data: Buffer) -> _Stream:
+        if kind.is_metadata:
+            return self._metadata
+        return self._dense if kind is BlobKind.PLAIN and _is_dense(data) else self._text
+
+    def _close(self, stream: _Stream) -> None:
+        if not stream.blobs:
+            return
+        while self._pending and sum(self._pending.values()) + stream.size > self._sizes.in_flight:
+            self._collect()
+        for future in [future for future in self._pending if future.done()]:
+            del self._pending[future]
+            future.result()
+        ids, kinds, blobs = stream.ids, bytes(stream.kinds), stream.blobs
+        self._pending[self._pool.submit(self._seal, stream.kind, stream.level, ids, kinds, blobs)] = stream.size
+        stream.clear()
+
+    def _collect(self) -> None:
+        for future in wait(self._pending, return_when=FIRST_COMPLETED).done:
+            del self._pending[future]
+            future.result()
+
+    def _seal(self, kind: Kind, level: int, ids: list[bytes], kinds: bytes, blobs: list[Buffer]) -> None:
+        lengths = [len(blob) for blob in blobs]
+        plain = payload.join(kinds, blobs)
+        blobs.clear()
+        data = block.seal(kind, plain, self._secrets, self._random, level=level)
+        self._append(_Sealed(data, kind, len(plain), ids, kinds, lengths))
+
+    def _append(self, sealed: _Sealed) -> None:
+        full = None
+        with self._pack_lock:
+            pack = self._pack
+            entry = BlockEntry(pack.size, len(sealed.data), sealed.kind, sealed.plain_length, len(sealed.ids))
+            pack.blocks.append(entry)
+            pack.pieces.append(sealed.data)
+            pack.size += len(sealed.data)
+            pack.ids += sealed.ids
+            pack.kinds += sealed.kinds
+            pack.lengths += sealed.lengths
+            if pack.size >= self._sizes.pack:
+                full, self._pack = pack, _OpenPack()
+        if full:
+            self._store(full)
+
+    def _store(self, pack: _OpenPack) -> None:
+        if not pack.blocks:
+            return
+        digest = names.sha256(pack.pieces)
+        self._storage.put(names.pack(digest), pack.pieces)
+        entry = PackEntry(
+            bytes.fromhex(digest), pack.size, pack.blocks, b"".join(pack.ids), bytes(pack.kinds), pack.lengths
+        )
+        with self._pack_lock:
+            self._entries.append(entry)
+            self.bytes_stored += pack.size
+
+
+def _is_dense(data: Buffer) -> bool:
+    """Whether data looks compressed already: a sample of its middle hardly shrinks."""
+    if len(data) < 4096:
+        return False
+    middle = len(data) // 2
+    sample = bytes(memoryview(data)[middle - 2048 : middle + 6144])
+    return len(zstandard.ZstdCompressor(level=1).compress(sample)) > 0.92 * len(sample)

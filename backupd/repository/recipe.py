@@ -1,0 +1,46 @@
+"""Recipes: how a message is joined from literal bytes and parts (docs/format.md, "Recipes").
+
+A recipe is a list of pieces. This module only writes and reads them; splitting and joining is the business of mail.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from backupd.errors import Damaged
+
+
+class Literal(msgspec.Struct, frozen=True, array_like=True, tag=0):
+    """Bytes as they are."""
+
+    data: bytes
+
+
+class Part(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """The bytes of other blobs, one after another."""
+
+    blobs: list[bytes]
+
+
+class Base64Part(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """The bytes of other blobs, one after another, in base64 (RFC 4648, 4): cut into lines of line_length characters
+    (0: one line) joined by line_end, with no line end after the last, and `padding` of the "=" characters kept."""
+
+    blobs: list[bytes]
+    line_length: int
+    line_end: bytes
+    padding: int
+
+
+Piece = Literal | Part | Base64Part
+
+encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[Piece]).decode
+
+
+def decode(data: bytes | memoryview, subject: str) -> list[Piece]:
+    """Read a recipe. Raises Damaged."""
+    try:
+        return _decode(data)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise Damaged(f"a recipe makes no sense: {error}", subject=subject) from error

@@ -1,0 +1,302 @@
+"""A repository, opened: blobs in and out, snapshots, keys. The one door the layers above use."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from backupd.errors import Damaged, NoRepository, ObjectMissing, UsageError, WrongKey
+from backupd.repository import index, keys, names, slots, snapshots
+from backupd.repository.blob_reader import BlobReader
+from backupd.repository.index_cache import IndexCache
+from backupd.repository.keys import Random, Role, Secrets
+from backupd.repository.pack_writer import PackWriter, Sizes
+from backupd.repository.payload import BlobKind
+from backupd.repository.slots import Argon2, Slot
+from backupd.repository.snapshots import Snapshot, SnapshotRef
+from backupd.storage.base import Buffer, Storage
+
+FORMAT = 1
+LEVEL = 5
+"""zstd level of new blocks; docs/decisions/0006 has what was measured."""
+
+_SMALL_RUN = 64 * 1024
+
+SUITES = {
+    "object": "SHA-256",
+    "blob": "BLAKE3-256 keyed",
+    "block": "AES-256-GCM",
+    "content-key": "HPKE base MLKEM768_X25519 HKDF-SHA256 AES-256-GCM",
+    "metadata-key": "HKDF-SHA256",
+    "compression": "zstd",
+    "slot": "Argon2id AES-256-GCM",
+}
+
+
+class Description(msgspec.Struct, frozen=True):
+    """repository.json: what anybody may know. id: 16 octets in hexadecimal. public_key: base64."""
+
+    format: int
+    id: str
+    created: str
+    public_key: bytes
+    suites: dict[str, str]
+
+
+def create(storage: Storage, secret: str, *, random: Random = os.urandom, argon2: Argon2 | None = None) -> Secrets:
+    """Make a new repository whose first slot, "default", is opened by `secret` (a passphrase or a key file's text).
+
+    Raises UsageError when there is one already.
+    """
+    if any(True for _ in storage.list(names.KEYS)) or _exists(storage, names.DESCRIPTION):
+        raise UsageError(
+            "there is a repository already", subject=storage.url, remedy="use another place, or this one as it is"
+        )
+    identifier = random(16)
+    secrets = keys.generate(identifier, random)
+    now = datetime.now(UTC)
+    name, slot = slots.wrap(secrets, "default", secret, random=random, now=now, argon2=argon2)
+    storage.put(name, [slot])
+    description = Description(FORMAT, identifier.hex(), now.isoformat(timespec="seconds"), secrets.public_key, SUITES)
+    # The description comes last: with it the repository exists, and never without a key that opens it.
+    storage.put(names.DESCRIPTION, [msgspec.json.format(msgspec.json.encode(description)) + b"\n"])
+    return secrets
+
+
+def describe(storage: Storage) -> Description:
+    """Read repository.json; needs no key. Raises NoRepository, Damaged."""
+    try:
+        data = storage.get(names.DESCRIPTION)
+    except ObjectMissing:
+        raise NoRepository(
+            "there is no repository here",
+            subject=storage.url,
+            remedy="`backupd init` makes one; is repository.url right?",
+        ) from None
+    try:
+        description = msgspec.json.decode(data, type=Description)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise Damaged(f"the repository's description makes no sense: {error}", subject=names.DESCRIPTION) from error
+    if description.format != FORMAT:
+        raise Damaged("the repository is of another format", subject=storage.url, remedy="a newer backupd may know it")
+    return description
+
+
+def unlock(storage: Storage, secret: str) -> Secrets:
+    """The secrets that a passphrase, key file text or exported key opens. Raises NoRepository, WrongKey."""
+    description = describe(storage)
+    secrets = slots.imported(secret) or _try_slots(storage, secret)
+    # Whoever can write to the storage could swap the public key, and then read all that is sealed from now on.
+    if secrets.repository.hex() != description.id or secrets.public_key != description.public_key:
+        raise WrongKey(
+            "the key is another repository's, or repository.json was altered",
+            subject=storage.url,
+            remedy="compare the repository id with that on your recovery kit",
+        )
+    return secrets
+
+
+def _try_slots(storage: Storage, secret: str) -> Secrets:
+    damaged: list[str] = []
+    for name, slot in list_slots(storage, damaged):
+        if secrets := slots.unwrap(slot, secret):
+            return secrets
+    remedy = "check repository.passphrase or repository.key; upper and lower case matter"
+    if damaged:
+        remedy = f"note that {', '.join(damaged)} cannot be read; {remedy}"
+    raise WrongKey("the passphrase or key opens no slot of this repository", subject=storage.url, remedy=remedy)
+
+
+def list_slots(storage: Storage, damaged: list[str] | None = None) -> Iterator[tuple[str, Slot]]:
+    """(object name, slot) of each key slot. Names of unreadable ones go to `damaged`, or raise Damaged without it."""
+    for info in storage.list(names.KEYS):
+        try:
+            yield info.name, slots.parse(storage.get(info.name), info.name)
+        except Damaged:
+            if damaged is None:
+                raise
+            damaged.append(info.name)
+
+
+class Repository:
+    """An unlocked repository. Close it, or use it as a context manager; what was not flushed is dropped."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        secrets: Secrets,
+        *,
+        cache: Path | None = None,
+        random: Random = os.urandom,
+        level: int = LEVEL,
+        sizes: Sizes | None = None,
+    ) -> None:
+        """cache: the SQLite file that holds the index cache; None keeps it in memory."""
+        self.storage, self.secrets = storage, secrets
+        self._random, self._level, self._sizes = random, level, sizes or Sizes()
+        self.index = IndexCache(cache, secrets.repository)
+        self._reader = BlobReader(storage, secrets, self.index)
+        self._writer: PackWriter | None = None
+        # Blobs taken and not yet in the index; emptied by each flush, so it stays small.
+        self._fresh: set[bytes] = set()
+        # Small runs among them, which merging segments wants back at once.
+        self._fresh_runs: dict[bytes, bytes] = {}
+        self._lock = threading.Lock()
+        self.refresh()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the writer and close the cache."""
+        if self._writer:
+            self._writer.close()
+        self.index.close()
+
+    def refresh(self) -> None:
+        """Bring the cache of the index up to date with the repository."""
+        there = [info.name for info in self.storage.list(names.INDEX)]
+        cached = self.index.objects()
+        if cached - set(there):
+            self.index.clear()
+            cached = set()
+        for name in there:
+            if name not in cached:
+                self.index.add(name, index.unseal(self.storage.get(name), self.secrets, name))
+
+    # Blobs
+
+    def has(self, blob_id: bytes) -> bool:
+        """Whether the blob is stored, or taken by this run's writer."""
+        return blob_id in self._fresh or self.index.has(blob_id)
+
+    def put(self, blob_id: bytes, kind: BlobKind, data: Buffer) -> bool:
+        """Take a blob unless it is there; whether it was taken. Durable after `flush`."""
+        with self._lock:
+            if self.has(blob_id):
+                return False
+            self._fresh.add(blob_id)
+            if self._writer is None:
+                self._writer = PackWriter(
+                    self.storage, self.secrets, self._random, self._index_packs, level=self._level, sizes=self._sizes
+                )
+        self._writer.add(blob_id, kind, data)
+        return True
+
+    def flush(self) -> None:
+        """Make everything taken so far durable and indexed: packs first, then an index object."""
+        if self._writer:
+            with self._lock:
+                fresh = frozenset(self._fresh)
+            self._writer.flush()
+            with self._lock:
+                self._fresh -= fresh
+                self._fresh_runs.clear()
+
+    @property
+    def bytes_stored(self) -> int:
+        """Octets of packs stored through this object."""
+        return self._writer.bytes_stored if self._writer else 0
+
+    def _index_packs(self, packs: Sequence[index.PackEntry]) -> None:
+        data = index.seal(packs, self.secrets, self._random)
+        name = names.index(names.sha256([data]))
+        self.storage.put(name, [data])
+        self.index.add(name, packs)
+
+    def read(self, blob_id: bytes) -> tuple[BlobKind, memoryview]:
+        """A flushed blob and its kind. Raises Damaged, WrongKey (see BlobReader.read)."""
+        return self._reader.read(blob_id)
+
+    def put_run(self, kind: BlobKind, data: bytes) -> bytes:
+        """Store a run of mailbox state or of envelopes; its blob id."""
+        blob_id = self.secrets.metadata_id(data) if kind.is_metadata else self.secrets.content_id(data)
+        if self.put(blob_id, kind, data) and len(data) < _SMALL_RUN:
+            self._fresh_runs[blob_id] = data
+        return blob_id
+
+    def get_run(self, blob_id: bytes, kind: BlobKind) -> bytes | memoryview:
+        """Read a run. Raises Damaged, WrongKey."""
+        if data := self._fresh_runs.get(blob_id):
+            return data
+        if blob_id in self._fresh:
+            self.flush()
+        return self._reader.read_run(blob_id, kind)
+
+    # Snapshots
+
+    def put_snapshot(self, snapshot: Snapshot) -> SnapshotRef:
+        """Flush, then store the snapshot: with that it exists."""
+        self.flush()
+        ref, data = snapshots.seal(snapshot, self.secrets, self._random)
+        self.storage.put(ref.name, [data])
+        return ref
+
+    def refs(self, account: str | None = None) -> list[SnapshotRef]:
+        """Places of all snapshots, or of one account's, oldest first."""
+        prefix = f"{names.SNAPSHOTS}{self.secrets.account_tag(account)}/" if account else names.SNAPSHOTS
+        found = (names.parse_snapshot(info.name) for info in self.storage.list(prefix))
+        return sorted(SnapshotRef(identifier, tag) for tag, identifier in filter(None, found))
+
+    def snapshot(self, ref: SnapshotRef) -> Snapshot:
+        """Read a snapshot. Raises Damaged, ObjectMissing."""
+        return snapshots.unseal(self.storage.get(ref.name), ref, self.secrets)
+
+    # Keys
+
+    def add_slot(self, label: str, secret: str, role: Role, *, argon2: Argon2 | None = None) -> str:
+        """A new slot of the role, opened by `secret`; its object name. Raises UsageError when the label is taken."""
+        if any(slot.label == label for _, slot in list_slots(self.storage, [])):
+            raise UsageError("there is a key slot of this name", subject=label, remedy="choose another, or rotate it")
+        return self._write_slot(label, secret, role, argon2)
+
+    def rotate_slot(self, label: str, secret: str, *, argon2: Argon2 | None = None) -> str:
+        """Give a slot another secret: the new one is written before the old one goes. Raises UsageError."""
+        old = self._slots(label)
+        name = self._write_slot(label, secret, old[0][1].role, argon2)
+        for each, _ in old:
+            self.storage.delete(each)
+        return name
+
+    def remove_slot(self, label: str) -> None:
+        """Revoke a slot. Raises UsageError for the last reader's, without which nothing could be restored."""
+        old = self._slots(label)
+        readers = {slot.label for _, slot in list_slots(self.storage, []) if slot.role is Role.READER}
+        if readers == {label}:
+            raise UsageError(
+                "this is the last slot of the reader role, and without it nothing can be restored",
+                subject=label,
+                remedy="add another one first: backupd key add NAME --role reader",
+            )
+        for each, _ in old:
+            self.storage.delete(each)
+
+    def _slots(self, label: str) -> list[tuple[str, Slot]]:
+        found = [(name, slot) for name, slot in list_slots(self.storage, []) if slot.label == label]
+        if not found:
+            raise UsageError("no key slot of this name", subject=label, remedy="`backupd key list` shows them")
+        return found
+
+    def _write_slot(self, label: str, secret: str, role: Role, argon2: Argon2 | None) -> str:
+        name, data = slots.wrap(
+            self.secrets.for_role(role), label, secret, random=self._random, now=datetime.now(UTC), argon2=argon2
+        )
+        self.storage.put(name, [data])
+        return name
+
+
+def _exists(storage: Storage, name: str) -> bool:
+    try:
+        storage.size(name)
+    except ObjectMissing:
+        return False
+    return True
