@@ -251,6 +251,10 @@ class Repository:
         """Read a snapshot. Raises Damaged, ObjectMissing."""
         return snapshots.unseal(self.storage.get(ref.name), ref, self.secrets)
 
+    def remove_snapshot(self, ref: SnapshotRef) -> None:
+        """Remove a snapshot; what only it referred to is unused from then on."""
+        self.storage.delete(ref.name)
+
     # Keys
 
     def add_slot(self, label: str, secret: str, role: Role, *, argon2: Argon2 | None = None) -> str:

@@ -1,0 +1,328 @@
+"""One run of a backup, from the list of mailboxes to the snapshot (see backup.py)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import TypeVar
+
+import msgspec
+
+from backupd.errors import BackupdError, Interrupted, ServerRefused
+from backupd.model import Problem
+from backupd.operations import loss
+from backupd.operations.chunk import Chunk, ChunkResult
+from backupd.operations.events import Notice, Observer, Plan
+from backupd.operations.history import History
+from backupd.operations.mailbox_work import MailboxWork, known_of, lasting, unchanged
+from backupd.operations.messages import MessageStore
+from backupd.operations.recognition import GoneMessages, Recogniser
+from backupd.operations.selection import Selection
+from backupd.operations.session_pool import Once, SessionPool
+from backupd.operations.state import State
+from backupd.operations.stopping import Stop
+from backupd.repository.repository import Repository
+from backupd.repository.runs import MessageRow
+from backupd.repository.segments import ROWS, read
+from backupd.repository.snapshots import Loss, MailboxRecord, timestamp
+from backupd.sources.base import Discovered, Identity, Scan, Session, Source
+
+CHECKPOINT_SECONDS = 120.0
+_FEWEST_IN_CHUNK = 256
+
+
+class BackupReport(msgspec.Struct, frozen=True):
+    """What a run did.
+
+    snapshot: the new one's id, or None when nothing had changed. parent: the id it was compared with. messages, octets:
+    of the account now. new: messages that were downloaded, with `downloaded` octets; recognised: those that had only
+    moved. vanished: from their places. stored: octets added to the repository's packs.
+    """
+
+    account: str
+    snapshot: str | None
+    parent: str | None
+    started: str
+    ended: str
+    complete: bool
+    mailboxes: int
+    messages: int
+    octets: int
+    new: int
+    downloaded: int
+    recognised: int
+    vanished: int
+    changed: int
+    stored: int
+    problems: list[Problem]
+    losses: list[Loss]
+    notes: list[str]
+
+
+class BackupRun:
+    """One run, while it lasts."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        source: Source,
+        account: str,
+        history: History,
+        state: State,
+        selection: Selection,
+        observer: Observer,
+        stop: Stop,
+        checkpoint_seconds: float,
+    ) -> None:
+        self._repository, self._account, self._history = repository, account, history
+        self._state, self._selection, self._observer, self._stop = state, selection, observer, stop
+        self._checkpoint_seconds = checkpoint_seconds
+        self._sessions = SessionPool(source, stop=stop)
+        self._identity: Identity | None = None
+        self._order: list[bytes] = []
+        self._records: dict[bytes, MailboxRecord] = {}  # mailboxes that are done, by raw name
+        self._works: dict[bytes, MailboxWork] = {}  # mailboxes that are under way
+        self._problems: list[Problem] = []
+        self._notes: list[str] = []
+        self._gone = GoneMessages()
+        self._ids_arrived: set[bytes] | None = None
+        self._counts = dict.fromkeys(("new", "downloaded", "recognised", "vanished", "changed"), 0)
+
+    def run(self) -> BackupReport:
+        """Do it all. Raises what backup() raises."""
+        stored_before = self._repository.bytes_stored
+        pool = ThreadPoolExecutor(self._sessions.connections, thread_name_prefix="backup")
+        try:
+            found = self._sessions.run(Once(self._discover))
+            self._scan(pool, found)
+            self._bring_in(pool)
+            return self._conclude(stored_before)
+        except BaseException as error:
+            self._stop.set()
+            pool.shutdown(cancel_futures=True)
+            self._keep_what_there_is(error)
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+            self._sessions.close()
+            self._gone.close()
+
+    def _discover(self, session: Session) -> list[Discovered]:
+        self._identity = session.identity
+        return session.discover()
+
+    # Scanning
+
+    def _scan(self, pool: ThreadPoolExecutor, found: list[Discovered]) -> None:
+        selected = [each for each in found if each.mailbox in self._selection]
+        before = self._history.before()
+        self._order = [each.mailbox.raw_name for each in selected]
+        scans: dict[Future[Scan], Discovered] = {}
+        for each in selected:
+            raw_name = each.mailbox.raw_name
+            record = before.get(raw_name)
+            if not each.mailbox.selectable:
+                self._records[raw_name] = MailboxRecord(lasting(each.mailbox), each.status)
+            elif record and unchanged(record, each):
+                self._records[raw_name] = msgspec.structs.replace(record, mailbox=lasting(each.mailbox))
+            else:
+                scans[pool.submit(self._scan_one, each, record)] = each
+        self._departed_mailboxes(before, found)
+        for future in _as_they_end(scans, self._stop):
+            each = scans[future]
+            try:
+                self._scanned(each, before.get(each.mailbox.raw_name), future.result())
+            except ServerRefused as error:
+                self._unreadable(each, before.get(each.mailbox.raw_name), error)
+        if self._stop.is_set():
+            raise Interrupted("stopped", subject=self._account, remedy="nothing had been read yet")
+
+    def _scan_one(self, found: Discovered, record: MailboxRecord | None) -> Scan:
+        known = known_of(self._repository, record, found)
+        return self._sessions.run(Once(lambda session: session.scan(found.mailbox, known)))
+
+    def _scanned(self, found: Discovered, record: MailboxRecord | None, scan: Scan) -> None:
+        work = MailboxWork(self._repository, found, record, scan)
+        self._works[found.mailbox.raw_name] = work
+        self._counts["vanished"] += len(work.vanished)
+        self._counts["changed"] += len(scan.changed)
+        self._gone.add(found.mailbox.raw_name, work.departed())
+        if work.was_reset and record:
+            old, new = record.status.uidvalidity, scan.status.uidvalidity
+            self._note(f"{found.mailbox.name}: UIDVALIDITY changed from {old} to {new}; its UIDs are new")
+
+    def _unreadable(self, found: Discovered, record: MailboxRecord | None, error: ServerRefused) -> None:
+        """The mailbox is there and cannot be opened: what was known of it is carried on, and the rest goes on."""
+        self._problems.append(Problem(found.mailbox.name, None, str(error)))
+        if record:
+            self._records[found.mailbox.raw_name] = record
+        else:
+            self._order.remove(found.mailbox.raw_name)
+
+    def _departed_mailboxes(self, before: Mapping[bytes, MailboxRecord], found: Iterable[Discovered]) -> None:
+        there = {each.mailbox.raw_name for each in found}
+        for raw_name, record in before.items():
+            if raw_name in there or record.mailbox not in self._selection or not record.mailbox.selectable:
+                continue
+            self._note(f"{record.mailbox.name}: this mailbox of {record.messages} messages is gone or renamed")
+            self._counts["vanished"] += record.messages
+            for segment in record.segments:
+                self._gone.add(raw_name, (row for row, _ in read(self._repository, segment)))
+
+    # Bringing in what is new
+
+    def _bring_in(self, pool: ThreadPoolExecutor) -> None:
+        if self._gone:
+            self._ids_arrived = set()
+        identity = self._identity
+        server_ids = identity is not None and bool({"OBJECTID", "X-GM-EXT-1"} & set(identity.capabilities))
+        recogniser = Recogniser(
+            self._gone, self._state, self._account, self._repository.secrets, server_ids=server_ids
+        )
+        store = MessageStore(self._repository)
+        ahead = sum(len(work.new) for work in self._works.values())
+        self._observer(Plan(self._account, ahead))
+        # Some chunks for each session, so that none waits long for the others at the end.
+        size = min(ROWS, max(_FEWEST_IN_CHUNK, ahead // (self._sessions.connections * 4) + 1))
+        chunks: dict[Future[ChunkResult], MailboxWork] = {}
+        for work in self._works.values():
+            for uids, append in work.chunks(size):
+                chunk = Chunk(
+                    self._account,
+                    work.mailbox,
+                    uids,
+                    write=append,
+                    repository=self._repository,
+                    store=store,
+                    recogniser=recogniser,
+                    arrived=self._arrived,
+                    observer=self._observer,
+                    stop=self._stop,
+                )
+                work.waiting += 1
+                chunks[pool.submit(self._sessions.run, chunk)] = work
+        for raw_name in [raw_name for raw_name, work in self._works.items() if not work.waiting]:
+            self._finish(raw_name)
+        self._collect(chunks)
+
+    def _arrived(self, rows: list[MessageRow]) -> None:
+        """Called from the threads of chunks."""
+        if self._ids_arrived is not None:
+            self._ids_arrived.update(row.message for row in rows)
+        if any(row.server_id for row in rows):
+            self._state.learn(self._account, rows)
+
+    def _collect(self, chunks: dict[Future[ChunkResult], MailboxWork]) -> None:
+        last = time.monotonic()
+        failure: BackupdError | None = None
+        for future in _as_they_end(chunks, self._stop):
+            try:
+                self._take(chunks[future], future.result())
+            except ServerRefused as error:
+                chunks[future].refused(error)
+                self._taken(chunks[future])
+            except BackupdError as error:
+                # The others stop where they are, and what they have is kept.
+                self._stop.set()
+                failure = failure or error
+            if time.monotonic() - last > self._checkpoint_seconds and not self._stop.is_set():
+                self._write_checkpoint()
+                last = time.monotonic()
+        if failure:
+            raise failure
+        if self._stop.is_set():
+            raise Interrupted("stopped", subject=self._account, remedy="what was read is kept; the next run goes on")
+
+    def _take(self, work: MailboxWork, result: ChunkResult) -> None:
+        work.results.append(result)
+        self._counts["new"] += result.new
+        self._counts["recognised"] += result.recognised
+        self._counts["downloaded"] += result.octets
+        self._notes += result.notes
+        if not result.unread:
+            self._taken(work)
+
+    def _taken(self, work: MailboxWork) -> None:
+        work.waiting -= 1
+        if not work.waiting:
+            self._finish(work.mailbox.raw_name)
+
+    def _finish(self, raw_name: bytes) -> None:
+        work = self._works.pop(raw_name)
+        record = work.finish()
+        self._records[raw_name] = record
+        self._problems += work.explain(record.missing)
+
+    # The snapshot
+
+    def _note(self, text: str) -> None:
+        self._notes.append(text)
+        self._observer(Notice(self._account, "note", text))
+
+    def _write_checkpoint(self) -> None:
+        """Everything that is stored by now, so that the next run need not read it again."""
+        before = self._history.before()
+        mailboxes = []
+        for raw_name in [*self._order, *(raw_name for raw_name in before if raw_name not in self._order)]:
+            if record := self._records.get(raw_name):
+                mailboxes.append(record)
+            elif work := self._works.get(raw_name):
+                mailboxes.append(work.partial())
+            elif raw_name in before:
+                # Not looked at yet, or gone: kept, so that the next run compares with it.
+                mailboxes.append(before[raw_name])
+        assert self._identity is not None
+        self._history.checkpoint(self._identity, mailboxes, self._notes)
+
+    def _keep_what_there_is(self, error: BaseException) -> None:
+        if not any(self._counts[each] for each in ("new", "recognised")):
+            return
+        try:
+            self._write_checkpoint()
+        except BackupdError as second:
+            error.add_note(f"and what was read so far could not be kept: {second}")
+
+    def _conclude(self, stored_before: int) -> BackupReport:
+        mailboxes = [self._records[raw_name] for raw_name in self._order]
+        losses = self._losses(mailboxes)
+        for each in losses:
+            self._observer(Notice(self._account, "warning", loss.describe(each)))
+        assert self._identity is not None
+        problems = sorted(self._problems, key=lambda problem: (problem.mailbox, problem.uid or 0, problem.what))
+        parent = self._history.parent_id
+        ref = self._history.conclude(self._identity, mailboxes, problems, losses, self._notes)
+        return BackupReport(
+            account=self._account,
+            snapshot=ref.id if ref else None,
+            parent=parent,
+            started=timestamp(self._history.started),
+            ended=timestamp(self._history.ended),
+            complete=not problems,
+            mailboxes=len(mailboxes),
+            messages=sum(record.messages for record in mailboxes),
+            octets=sum(record.octets for record in mailboxes),
+            stored=self._repository.bytes_stored - stored_before,
+            problems=problems,
+            losses=losses,
+            notes=self._notes,
+            **self._counts,
+        )
+
+    def _losses(self, mailboxes: list[MailboxRecord]) -> list[Loss]:
+        arrived = self._ids_arrived or set()
+        departed = {raw_name: set(self._gone.messages(raw_name)) - arrived for raw_name in self._gone.origins()}
+        return self._history.losses(departed, mailboxes)
+
+
+Key = TypeVar("Key")
+
+
+def _as_they_end(futures: Iterable[Future[Key]], stop: Stop) -> Iterator[Future[Key]]:
+    """Futures in the order in which they end. Once stopped, those that have not begun are left out."""
+    waiting = set(futures)
+    while waiting:
+        done, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
+        yield from done
+        if stop.is_set():
+            waiting = {future for future in waiting if not future.cancel()}

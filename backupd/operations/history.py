@@ -1,0 +1,158 @@
+"""The snapshots of an account before this run, and the one this run makes of what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+
+from backupd.model import Problem
+from backupd.operations import loss
+from backupd.operations.loss import Departure
+from backupd.repository import segments
+from backupd.repository.repository import Repository
+from backupd.repository.snapshots import (
+    FORMAT,
+    Loss,
+    MailboxRecord,
+    Origin,
+    Snapshot,
+    SnapshotRef,
+    timestamp,
+)
+from backupd.sources.base import Identity
+
+_MOST_NOTES = 200
+
+
+class History:
+    """Snapshots before, and the making of the next.
+
+    parent: the newest snapshot, perhaps a checkpoint. baseline: the newest that a run completed.
+    """
+
+    def __init__(self, repository: Repository, account: str, started: datetime, clock: Callable[[], datetime]) -> None:
+        self._repository, self._account, self._clock = repository, account, clock
+        self.parent: Snapshot | None = None
+        self.baseline: tuple[SnapshotRef, Snapshot] | None = None
+        self.newest: str | None = None
+        self._parent_ref: SnapshotRef | None = None
+        self._checkpoint: SnapshotRef | None = None
+        for ref in reversed(repository.refs(account)):
+            snapshot = repository.snapshot(ref)
+            if self.parent is None:
+                self.parent, self._parent_ref, self.newest = snapshot, ref, ref.id
+            if not snapshot.checkpoint:
+                self.baseline = (ref, snapshot)
+                break
+        # Snapshots are ordered by time, so a clock that went back must not make this one the older.
+        earliest = self._parent_ref.time + timedelta(milliseconds=1) if self._parent_ref else started
+        self.started = max(started, earliest)
+
+    @property
+    def parent_id(self) -> str | None:
+        return self._parent_ref.id if self._parent_ref else None
+
+    @property
+    def ended(self) -> datetime:
+        """Now, and never before the start."""
+        return max(self.started, self._clock())
+
+    def before(self) -> Mapping[bytes, MailboxRecord]:
+        """The mailboxes of the parent by raw name."""
+        return {record.mailbox.raw_name: record for record in self.parent.mailboxes} if self.parent else {}
+
+    def checkpoint(self, identity: Identity, mailboxes: list[MailboxRecord], notes: list[str]) -> None:
+        """Write what there is so far; it replaces an earlier checkpoint of this run."""
+        snapshot = self._snapshot(identity, mailboxes, checkpoint=True, complete=False, notes=notes)
+        ref = self._repository.put_snapshot(snapshot)
+        self._drop_checkpoint()
+        self._checkpoint, self.newest = ref, ref.id
+
+    def conclude(
+        self,
+        identity: Identity,
+        mailboxes: list[MailboxRecord],
+        problems: list[Problem],
+        losses: list[Loss],
+        notes: list[str],
+    ) -> SnapshotRef | None:
+        """Write the snapshot, unless it would say the same as its parent."""
+        parent = self.parent
+        if parent and not parent.checkpoint and parent.mailboxes == mailboxes and parent.problems == problems:
+            return None
+        complete = not problems and not any(record.missing for record in mailboxes)
+        ref = self._repository.put_snapshot(
+            self._snapshot(identity, mailboxes, complete=complete, problems=problems, losses=losses, notes=notes)
+        )
+        self._drop_checkpoint()
+        self.newest = ref.id
+        return ref
+
+    def _drop_checkpoint(self) -> None:
+        # What this run wrote before is all in what it has written now. Those of earlier runs are history.
+        if self._checkpoint:
+            self._repository.remove_snapshot(self._checkpoint)
+            self._checkpoint = None
+
+    def _snapshot(
+        self,
+        identity: Identity,
+        mailboxes: list[MailboxRecord],
+        *,
+        complete: bool,
+        checkpoint: bool = False,
+        problems: Sequence[Problem] = (),
+        losses: Sequence[Loss] = (),
+        notes: Sequence[str] = (),
+    ) -> Snapshot:
+        kept = list(notes[:_MOST_NOTES])
+        if len(notes) > _MOST_NOTES:
+            kept.append(f"and {len(notes) - _MOST_NOTES} more")
+        return Snapshot(
+            format=FORMAT,
+            account=self._account,
+            parent=self.parent_id,
+            started=timestamp(self.started),
+            ended=timestamp(self.ended),
+            origin=Origin(identity.kind, identity.host, identity.port, identity.server, identity.capabilities),
+            complete=complete,
+            checkpoint=checkpoint,
+            messages=sum(record.messages for record in mailboxes),
+            octets=sum(record.octets for record in mailboxes),
+            mailboxes=mailboxes,
+            problems=list(problems),
+            losses=list(losses),
+            notes=kept,
+        )
+
+    def losses(self, departed: Mapping[bytes, set[bytes]], mailboxes: Sequence[MailboxRecord]) -> list[Loss]:
+        """Sudden losses. departed: by mailbox, ids of messages that left it and arrived nowhere in this run."""
+        if not self.baseline or not self.parent:
+            return []
+        ref, baseline = self.baseline
+        if self.parent.checkpoint:
+            counts = [(record.mailbox.raw_name, record.messages) for record in mailboxes]
+            return loss.losses(
+                loss.since_checkpoint(baseline, counts), account_before=baseline.messages, pinned=ref.id
+            )
+        found = self._judge(baseline, ref, departed)
+        if not found:
+            return []
+        # Before anybody is alarmed: does another mailbox hold them, as with labels or copies?
+        elsewhere = self._held_elsewhere(set().union(*departed.values()), mailboxes)
+        return self._judge(baseline, ref, {name: ids - elsewhere for name, ids in departed.items()})
+
+    def _judge(self, baseline: Snapshot, ref: SnapshotRef, departed: Mapping[bytes, set[bytes]]) -> list[Loss]:
+        departures = [
+            Departure(raw_name, record.mailbox.name, record.messages, len(ids))
+            for raw_name, ids in departed.items()
+            if ids and (record := baseline.find(raw_name))
+        ]
+        return loss.losses(departures, account_before=baseline.messages, pinned=ref.id)
+
+    def _held_elsewhere(self, wanted: set[bytes], mailboxes: Iterable[MailboxRecord]) -> set[bytes]:
+        found: set[bytes] = set()
+        for record in mailboxes:
+            for segment in record.segments:
+                found.update(row.message for row, _ in segments.read(self._repository, segment) if row.message in wanted)
+        return found

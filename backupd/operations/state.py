@@ -1,0 +1,194 @@
+"""Local state: the history of runs, what servers call known messages, the journal of restores, and locks.
+
+All of it is a cache or a record for people; the repository does not need it. The index cache of the repository lives in
+the same file (backupd/repository/index_cache.py), in tables of its own.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from backupd.errors import Busy, StorageDenied, StorageFull
+from backupd.repository.runs import MessageRow
+
+Outcome = Literal["stored", "unchanged", "failed", "interrupted"]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS run (
+    number INTEGER PRIMARY KEY, account TEXT NOT NULL, started TEXT NOT NULL, ended TEXT NOT NULL,
+    outcome TEXT NOT NULL, snapshot TEXT, error TEXT NOT NULL, problems INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS run_of_account ON run (account, number);
+CREATE TABLE IF NOT EXISTS server_id (
+    account TEXT, id BLOB, message BLOB NOT NULL, size INTEGER NOT NULL, fingerprint BLOB NOT NULL,
+    envelopes BLOB NOT NULL, envelope INTEGER NOT NULL, PRIMARY KEY (account, id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS restore_mailbox (
+    target TEXT, mailbox BLOB, strangers INTEGER NOT NULL, PRIMARY KEY (target, mailbox)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS restore_written (
+    target TEXT, mailbox BLOB, uid INTEGER, PRIMARY KEY (target, mailbox, uid)) WITHOUT ROWID;
+"""
+_FILE = "state.sqlite"
+_RUNS_KEPT = 10_000
+
+
+class Run(msgspec.Struct, frozen=True):
+    """One run of a backup. started, ended: RFC 3339 in UTC. snapshot: the newest one after it, if any."""
+
+    account: str
+    started: str
+    ended: str
+    outcome: Outcome
+    snapshot: str | None = None
+    error: str = ""
+    problems: int = 0
+
+
+class Journal(msgspec.Struct, frozen=True):
+    """What an unfinished restore did to a mailbox. strangers: how many messages were there that the snapshot does not
+    know, before the first was written. written: UIDs, as the snapshot has them."""
+
+    strangers: int
+    written: frozenset[int]
+
+
+class State:
+    """The state directory. Safe to use from several threads and several processes."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises StorageDenied, StorageFull."""
+        self.folder = folder
+        self.path = folder / _FILE
+        self._lock = threading.Lock()
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._database = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=60)
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=NORMAL")
+            self._database.executescript(_SCHEMA)
+        except (OSError, sqlite3.Error) as error:
+            raise _state_error(error, folder) from error
+
+    def close(self) -> None:
+        """Close the database."""
+        with self._lock:
+            self._database.close()
+
+    def _write(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
+        with self._lock:
+            try:
+                self._database.execute("BEGIN IMMEDIATE")
+                try:
+                    self._database.executemany(statement, rows)
+                except BaseException:
+                    self._database.execute("ROLLBACK")
+                    raise
+                self._database.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise _state_error(error, self.folder) from error
+
+    def _read(self, query: str, *values: object) -> list[tuple[object, ...]]:
+        with self._lock:
+            return self._database.execute(query, values).fetchall()
+
+    # Runs
+
+    def record(self, run: Run) -> None:
+        """Add a run to the history."""
+        row = (run.account, run.started, run.ended, run.outcome, run.snapshot, run.error, run.problems)
+        self._write("INSERT INTO run VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)", [row])
+        self._write("DELETE FROM run WHERE number <= (SELECT max(number) FROM run) - ?", [(_RUNS_KEPT,)])
+
+    def runs(self, account: str | None = None, limit: int = 100) -> list[Run]:
+        """The latest runs, newest first; of one account, or of all."""
+        rows = self._read(
+            "SELECT account, started, ended, outcome, snapshot, error, problems FROM run"
+            " WHERE ?1 IS NULL OR account = ?1 ORDER BY number DESC LIMIT ?2",
+            account,
+            limit,
+        )
+        return [msgspec.convert(dict(zip(Run.__struct_fields__, row, strict=True)), Run) for row in rows]
+
+    # What the server calls messages that are stored
+
+    def learn(self, account: str, rows: Iterable[MessageRow]) -> None:
+        """Remember under which EMAILID or X-GM-MSGID messages are stored."""
+        self._write(
+            "INSERT OR REPLACE INTO server_id VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [
+                (account, row.server_id, row.message, row.size, row.fingerprint, row.envelopes, row.envelope)
+                for row in rows
+                if row.server_id
+            ],
+        )
+
+    def recall(self, account: str, server_id: bytes) -> MessageRow | None:
+        """The message the server calls so; UID and INTERNALDATE are to be filled in."""
+        rows = self._read(
+            "SELECT message, size, fingerprint, envelopes, envelope FROM server_id WHERE account=? AND id=?",
+            account,
+            server_id,
+        )
+        for message, size, fingerprint, envelopes, envelope in rows:
+            known = {"message": message, "size": size, "fingerprint": fingerprint}
+            known |= {"envelopes": envelopes, "envelope": envelope, "server_id": server_id}
+            return msgspec.convert({"uid": 0, "internaldate": b"", **known}, MessageRow)
+        return None
+
+    # The journal of restores
+
+    def journal(self, target: str, mailbox: bytes) -> Journal | None:
+        """What an earlier, unfinished restore to this target did to the mailbox."""
+        rows = self._read("SELECT strangers FROM restore_mailbox WHERE target=? AND mailbox=?", target, mailbox)
+        if not rows:
+            return None
+        uids = self._read("SELECT uid FROM restore_written WHERE target=? AND mailbox=?", target, mailbox)
+        return Journal(int(str(rows[0][0])), frozenset(int(str(uid)) for (uid,) in uids))
+
+    def open_journal(self, target: str, mailbox: bytes, strangers: int) -> None:
+        """Begin the journal of a mailbox, unless there is one."""
+        self._write("INSERT OR IGNORE INTO restore_mailbox VALUES (?, ?, ?)", [(target, mailbox, strangers)])
+
+    def journal_written(self, target: str, mailbox: bytes, uids: Iterable[int]) -> None:
+        """These messages are in the target now."""
+        self._write("INSERT OR IGNORE INTO restore_written VALUES (?, ?, ?)", [(target, mailbox, uid) for uid in uids])
+
+    def close_journal(self, target: str) -> None:
+        """The restore is complete: forget how it came about."""
+        self._write("DELETE FROM restore_written WHERE target=?", [(target,)])
+        self._write("DELETE FROM restore_mailbox WHERE target=?", [(target,)])
+
+    # Locks
+
+    @contextmanager
+    def account_lock(self, account: str) -> Iterator[None]:
+        """Only one backup of an account at a time. The lock goes with the process, however it ends. Raises Busy."""
+        folder = self.folder / "locks"
+        try:
+            folder.mkdir(exist_ok=True, mode=0o700)
+            descriptor = os.open(folder / f"{account}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _state_error(error, self.folder) from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Busy(
+                    "another backup of this account is running", subject=account, remedy="wait until it has ended"
+                ) from None
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _state_error(error: OSError | sqlite3.Error, folder: Path) -> StorageDenied | StorageFull:
+    if "full" in str(error) or "No space" in str(error):
+        return StorageFull("no space for the state", subject=str(folder), remedy="free some space, or move state_dir")
+    return StorageDenied(f"the state cannot be kept: {error}", subject=str(folder), remedy="check state_dir's owner")
