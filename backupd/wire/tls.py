@@ -1,0 +1,109 @@
+"""TLS for mail protocols: at least version 1.2, and never with somebody who only claims to be the server.
+
+Two ways to know a server: its certificate is signed by an authority (the system's, or one file), or its certificate's
+SHA-256 fingerprint is the pinned one. A pin replaces the authority: it is for servers with certificates of their own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from backupd.errors import CertificateRefused, ConnectionFailed
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Whom to believe. fingerprint: SHA-256 of the server's certificate, hexadecimal, colons as you like."""
+
+    ca_file: Path | None = None
+    fingerprint: str = ""
+
+
+def fingerprint_of(certificate: bytes) -> str:
+    """SHA-256 of a certificate in DER, as openssl prints it: AB:CD:..."""
+    return hashlib.sha256(certificate).digest().hex(":").upper()
+
+
+def _plain(fingerprint: str) -> str:
+    return fingerprint.removeprefix("sha256:").replace(":", "").replace(" ", "").strip().lower()
+
+
+def _context(trust: Trust, subject: str) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=trust.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise CertificateRefused(
+            f"the file of trusted authorities cannot be used: {error}", subject=subject, remedy=f"check {trust.ca_file}"
+        ) from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if trust.fingerprint:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE  # the pin is checked instead, before anything is sent
+    return context
+
+
+def wrap(
+    sock: socket.socket, host: str, subject: str, trust: Trust, again: Callable[[], socket.socket] | None = None
+) -> ssl.SSLSocket:
+    """Shake hands, and make sure that it is the server.
+
+    Args:
+        subject: host:port, for messages.
+        again: makes another connection that is ready for a handshake, to learn what certificate a refused server has.
+
+    Raises CertificateRefused with the fingerprint that was seen, or ConnectionFailed when it is no TLS at all.
+    """
+    context = _context(trust, subject)
+    try:
+        wrapped = context.wrap_socket(sock, server_hostname=host)
+    except ssl.SSLCertVerificationError as error:
+        sock.close()
+        raise CertificateRefused(
+            f"the server's certificate is not trusted: {error.verify_message.rstrip('.')}",
+            subject=subject,
+            remedy=_remedy(_seen(host, again)),
+        ) from None
+    except TimeoutError:
+        sock.close()
+        raise ConnectionFailed("the TLS handshake took too long", subject=subject) from None
+    except (ssl.SSLError, OSError) as error:
+        sock.close()
+        reason = getattr(error, "reason", None) or error.strerror or str(error)
+        raise ConnectionFailed(
+            f"the TLS handshake failed: {reason}",
+            subject=subject,
+            remedy="check port and tls: implicit is for 993 and 995, starttls for 143 and 110",
+        ) from None
+    if trust.fingerprint:
+        seen = fingerprint_of(wrapped.getpeercert(binary_form=True) or b"")
+        if not hmac.compare_digest(_plain(seen), _plain(trust.fingerprint)):
+            wrapped.close()
+            raise CertificateRefused(
+                "the server's certificate is not the pinned one", subject=subject, remedy=_remedy(seen)
+            )
+    return wrapped
+
+
+def _remedy(seen: str) -> str:
+    hint = "if you know it to be the right server, pin its certificate with fingerprint, or name its authority in ca_file"
+    return f"the certificate's SHA-256 fingerprint is {seen}; {hint}" if seen else hint
+
+
+def _seen(host: str, again: Callable[[], socket.socket] | None) -> str:
+    """The fingerprint of a certificate that was refused; empty when it cannot be learnt. Nothing is sent to the server."""
+    if again is None:
+        return ""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        with context.wrap_socket(again(), server_hostname=host) as wrapped:
+            return fingerprint_of(wrapped.getpeercert(binary_form=True) or b"")
+    except Exception:  # noqa: BLE001 this only adds to a message, whatever goes wrong
+        return ""
