@@ -1,0 +1,289 @@
+"""`backupd restore`: mail of a snapshot into a target, only what is not there yet.
+
+What the target holds already is found by header and size, so a second restore writes nothing, and an interrupted one
+goes on where it was. A journal in the state directory covers servers that change the headers of what they are given.
+Every message is proved against its id when it is read; one that is damaged, or that the target refuses, costs that
+message, and is reported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+
+import msgspec
+
+from backupd.errors import BackupdError, Damaged, Interrupted, ServerError, StorageError, Transient, WrongKey
+from backupd.model import Problem
+from backupd.operations import restore_plan
+from backupd.operations.ahead import read_ahead
+from backupd.operations.events import Advance, Notice, Observer, Plan, ignore
+from backupd.operations.messages import MessageStore
+from backupd.operations.restore_plan import Lookup, Pair
+from backupd.operations.session_pool import PAUSES
+from backupd.operations.state import State
+from backupd.operations.stopping import Stop
+from backupd.repository.keys import Role
+from backupd.repository.repository import Repository
+from backupd.repository.snapshots import MailboxRecord, SnapshotRef
+from backupd.sources.base import Source
+from backupd.targets.base import Outcome, Outgoing, Present, Target
+
+_AHEAD_OCTETS = 16 * 1024 * 1024
+_JOURNAL_EVERY = 50
+
+
+class RestoredMailbox(msgspec.Struct, frozen=True):
+    """What became of one mailbox. messages, octets: in the snapshot. present: need not be written; altered: written
+    with something left out. In a dry run nothing is written, and messages - present is what would be."""
+
+    name: str
+    target_name: str
+    messages: int
+    octets: int
+    present: int
+    written: int = 0
+    altered: int = 0
+    refused: int = 0
+
+
+class RestoreReport(msgspec.Struct, frozen=True):
+    """What a restore did, or in a dry run would do."""
+
+    snapshot: str
+    account: str
+    target: str
+    dry_run: bool
+    mailboxes: list[RestoredMailbox]
+    problems: list[Problem]
+
+
+def restore(
+    repository: Repository,
+    ref: SnapshotRef,
+    open_target: Callable[[], Target],
+    *,
+    mailboxes: Sequence[str] = (),
+    missing_only: bool = False,
+    elsewhere: Source | None = None,
+    dry_run: bool = False,
+    state: State,
+    observer: Observer = ignore,
+    stop: threading.Event | None = None,
+) -> RestoreReport:
+    """Write a snapshot's mail, or some mailboxes of it, to a target.
+
+    Args:
+        mailboxes: names or patterns; none means all.
+        missing_only: leave out what the account still has in any mailbox: on its server, if `elsewhere` reads that, or
+            in its newest snapshot.
+
+    Raises UsageError for an unknown mailbox, WrongKey without the reader role, Interrupted, and errors of the target or the
+    storage that stop everything.
+    """
+    if repository.secrets.role is not Role.READER:
+        raise WrongKey(
+            "this key is a writer's: it cannot read stored mail", remedy="restore with a key or passphrase of the reader role"
+        )
+    snapshot = repository.snapshot(ref)
+    chosen = restore_plan.choose(snapshot, mailboxes)
+    held: Collection[Present | bytes] = ()
+    if missing_only:
+        held = (
+            restore_plan.held_by_account(elsewhere, repository)
+            if elsewhere
+            else restore_plan.held_by_newest(repository, snapshot.account)
+        )
+    run = _Restore(repository, snapshot.account, open_target, held, dry_run, state, observer, Stop(stop), ref.id)
+    try:
+        return run.run(chosen)
+    finally:
+        run.close()
+
+
+class _Restore:
+    """One restore, while it lasts."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        account: str,
+        open_target: Callable[[], Target],
+        held: Collection[Present | bytes],
+        dry_run: bool,
+        state: State,
+        observer: Observer,
+        stop: Stop,
+        snapshot: str,
+    ) -> None:
+        self._repository, self._store, self._account = repository, MessageStore(repository), account
+        self._open_target, self._held, self._dry_run = open_target, held, dry_run
+        self._state, self._observer, self._stop, self._snapshot = state, observer, stop, snapshot
+        self._problems: list[Problem] = []
+        self._target = open_target()
+        # The journal belongs to this snapshot in this target; its name reveals nothing of either.
+        self._journal = hashlib.sha256(f"{snapshot} {self._target.description}".encode()).hexdigest()[:32]
+
+    def run(self, chosen: list[MailboxRecord]) -> RestoreReport:
+        self._observer(
+            Plan(self._account, sum(each.messages for each in chosen), sum(each.octets for each in chosen))
+        )
+        restored = [self._mailbox(record) for record in chosen]
+        if not self._dry_run:
+            self._state.close_journal(self._journal)
+        return RestoreReport(
+            snapshot=self._snapshot,
+            account=self._account,
+            target=self._target.description,
+            dry_run=self._dry_run,
+            mailboxes=restored,
+            problems=self._problems,
+        )
+
+    def close(self) -> None:
+        self._target.close()
+
+    def _mailbox(self, record: MailboxRecord) -> RestoredMailbox:
+        task = _Mailbox(record, self._target.name_of(record.mailbox))
+        failures = 0
+        while True:
+            progress = len(task.settled)
+            try:
+                self._write(task)
+                return task.report()
+            except ServerError as error:
+                if isinstance(error, Transient):
+                    failures = failures + 1 if len(task.settled) == progress else 0
+                    if failures >= len(PAUSES):
+                        raise
+                    self._reopen(failures, error)
+                    continue
+                # This mailbox cannot be made or opened; the others may.
+                self._problems.append(Problem(record.mailbox.name, None, str(error)))
+                return task.report(failed=True)
+
+    def _reopen(self, failures: int, error: ServerError) -> None:
+        self._observer(Notice(self._account, "warning", f"{error}; trying again"))
+        self._target.close()
+        if self._stop.wait(PAUSES[failures]):
+            raise self._interrupted()
+        self._target = self._open_target()
+
+    def _write(self, task: _Mailbox) -> None:
+        """Write what the target lacks of a mailbox; called again after a lost connection."""
+        mailbox = task.record.mailbox
+        if not mailbox.selectable and not task.record.messages:
+            if not self._dry_run:
+                self._target.prepare(mailbox)
+            return
+        lookup = Lookup(self._target.present(mailbox), self._held)
+        needed = self._needed(task, lookup)
+        if self._dry_run:
+            return
+        self._target.prepare(mailbox)
+        self._state.open_journal(self._journal, mailbox.raw_name, lookup.strangers)
+        written: list[int] = []
+        try:
+            wanted = (pair for pair in restore_plan.messages_of(self._repository, task.record) if pair[0].uid in needed)
+            outgoing = read_ahead(self._outgoing(task, wanted), lambda each: each.size, limit=_AHEAD_OCTETS)
+            for outcome in self._target.write(mailbox, outgoing):
+                self._settle(task, outcome)
+                if outcome.result != "refused":
+                    written.append(outcome.message.uid)
+                if len(written) >= _JOURNAL_EVERY:
+                    self._state.journal_written(self._journal, mailbox.raw_name, written)
+                    written = []
+        finally:
+            self._state.journal_written(self._journal, mailbox.raw_name, written)
+        if self._stop.is_set():
+            raise self._interrupted()
+
+    def _needed(self, task: _Mailbox, lookup: Lookup) -> set[int]:
+        """UIDs that are to be written; the rest is counted as present."""
+        missing: set[int] = set()
+        recognised: set[int] = set()
+        octets = 0
+        for row, _ in restore_plan.messages_of(self._repository, task.record):
+            # Asked also for what this run has written: it uses up what the target has of it.
+            there = lookup.is_there(row)
+            if row.uid in task.settled:
+                continue
+            if there:
+                recognised.add(row.uid)
+                octets += row.size
+            else:
+                missing.add(row.uid)
+        journal = self._state.journal(self._journal, task.record.mailbox.raw_name)
+        missing -= restore_plan.rewritten_by_the_server(journal, recognised, lookup.strangers)
+        task.present = task.record.messages - len(missing) - len(task.settled)
+        if not task.announced:
+            self._observer(Advance(self._account, task.record.mailbox.name, task.present, octets))
+            task.announced = True
+        return missing
+
+    def _outgoing(self, task: _Mailbox, wanted: Iterator[Pair]) -> Iterator[Outgoing]:
+        for row, state in wanted:
+            if self._stop.is_set():
+                return
+            try:
+                body = self._store.load(row.message)
+            except (Damaged, StorageError) as error:
+                if isinstance(error, Transient):
+                    raise
+                self._lost(task, row.uid, error)
+                continue
+            yield Outgoing(
+                key=row.message,
+                fingerprint=row.fingerprint,
+                uid=row.uid,
+                flags=state.flags,
+                internaldate=row.internaldate,
+                size=row.size,
+                body=body,
+            )
+
+    def _lost(self, task: _Mailbox, uid: int, error: BackupdError) -> None:
+        task.settled.add(uid)
+        task.refused += 1
+        self._problems.append(Problem(task.record.mailbox.name, uid, str(error)))
+
+    def _settle(self, task: _Mailbox, outcome: Outcome) -> None:
+        uid = outcome.message.uid
+        task.settled.add(uid)
+        if outcome.result == "refused":
+            task.refused += 1
+        else:
+            task.written += 1
+            task.altered += outcome.result == "altered"
+        if outcome.result != "written":
+            self._problems.append(Problem(task.record.mailbox.name, uid, outcome.what))
+        self._observer(Advance(self._account, task.record.mailbox.name, 1, outcome.message.size))
+
+    def _interrupted(self) -> Interrupted:
+        return Interrupted(
+            "stopped", subject=self._account, remedy="what was written stays; the same command goes on from there"
+        )
+
+
+class _Mailbox:
+    """A mailbox on its way; it outlives the connections to the target."""
+
+    def __init__(self, record: MailboxRecord, target_name: str) -> None:
+        self.record, self.target_name = record, target_name
+        self.settled: set[int] = set()
+        self.present = self.written = self.altered = self.refused = 0
+        self.announced = False
+
+    def report(self, *, failed: bool = False) -> RestoredMailbox:
+        left = self.record.messages - self.present - self.written - self.refused if failed else 0
+        return RestoredMailbox(
+            name=self.record.mailbox.name,
+            target_name=self.target_name,
+            messages=self.record.messages,
+            octets=self.record.octets,
+            present=self.present,
+            written=self.written,
+            altered=self.altered,
+            refused=self.refused + left,
+        )
