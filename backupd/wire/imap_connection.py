@@ -17,7 +17,6 @@ from backupd import __version__
 from backupd.errors import (
     CertificateRefused,
     ConnectionFailed,
-    ConnectionLost,
     ProtocolError,
     ServerError,
     ServerRefused,
@@ -62,8 +61,8 @@ class Answer(NamedTuple):
 class ImapConnection:
     """A connection, logged in when it comes from `connect`.
 
-    capabilities: as the server announced after login, upper case. server: what ID said, such as {b"name": b"Dovecot"}.
-    round_trips: how often we waited for the server with nothing of ours under way before.
+    capabilities: as the server announced after login, upper case. enabled: what ENABLE gave. server: what ID said, such
+    as {b"name": b"Dovecot"}.
     """
 
     def __init__(self, stream: ImapStream, address: str) -> None:
@@ -253,7 +252,7 @@ class ImapConnection:
         with contextlib.suppress(ServerError):
             if not self.closed and not self._waiting:
                 self._leaving = True
-                self.stream.socket.settimeout(5)
+                self.stream.sock.settimeout(5)
                 self.wait(self.send(b"LOGOUT"))
         self.close()
 
@@ -331,7 +330,7 @@ def connect(settings: ImapSettings) -> ImapConnection:
         if settings.tls == "starttls":
             connection.stream.switch(
                 lambda sock: tls.wrap(
-                    sock, settings.host, settings.address, settings.trust, lambda: _open(settings).stream.socket
+                    sock, settings.host, settings.address, settings.trust, lambda: _open(settings).stream.sock
                 )
             )
             connection.learn_capabilities()  # what was announced before the handshake counts for nothing
@@ -341,8 +340,3 @@ def connect(settings: ImapSettings) -> ImapConnection:
         connection.close()
         raise
     return connection
-
-
-def lost_or_failed(error: ServerError) -> bool:
-    """Whether another connection may do better."""
-    return isinstance(error, (ConnectionLost, ConnectionFailed))

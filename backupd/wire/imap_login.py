@@ -72,7 +72,7 @@ def _sasl(connection: ImapConnection, mechanism: bytes, initial: bytes) -> Answe
             return connection.wait(tag)
         connection.stream.send(encoded + b"\r\n")
     if mechanism != b"PLAIN" and connection.continuation() is not None:
-        connection.stream.send(b"\r\n")  # the server's reason came as a challenge; the refusal follows (RFC 7628, 3.2.3)
+        connection.stream.send(b"\r\n")  # the reason came as a challenge; the refusal follows (RFC 7628, 3.2.3)
     return connection.wait(tag)
 
 

@@ -1,6 +1,7 @@
 """Server answers of IMAP, from octets to values (RFC 3501, 9). No I/O: lines and literals come in, values go out.
 
-An answer is given as parts: a line, a literal, a line, a literal, ..., a line; even places are lines, odd ones literals.
+An answer is given as parts: a line, a literal, a line, a literal, ..., a line; even places are lines, odd ones are
+literals.
 Lines are lenient where servers are known to be sloppy (spaces, unquoted 8-bit names), and strict where guessing could
 put one message's bytes under another's name: brackets that do not match are a ProtocolError.
 """
@@ -35,7 +36,7 @@ _LITERAL_AT_END = re.compile(rb"~?\{(-?\d+)\+?\}\Z")
 
 
 class Status(NamedTuple):
-    """OK, NO, BAD, BYE or PREAUTH. code: the response code's word, upper case, without brackets; arguments: its rest."""
+    """OK, NO, BAD, BYE or PREAUTH. code: the response code's word in upper case; arguments: its rest."""
 
     kind: bytes
     code: bytes

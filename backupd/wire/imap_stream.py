@@ -48,10 +48,13 @@ class ImapStream:
         """Where the octets not yet used begin in the buffer, and where they end."""
         self.end = 0
         self.octets_received = 0
+        self.round_trips = 0
+        """How often we waited after having sent something. Pipelined commands count once."""
+        self._asked = False
         self.closed = False
 
     @property
-    def socket(self) -> socket.socket:
+    def sock(self) -> socket.socket:
         """The socket in use."""
         return self._socket
 
@@ -71,10 +74,11 @@ class ImapStream:
             )
         self._socket = wrap(self._socket)
 
-    def send(self, octets: bytes | memoryview) -> None:
+    def send(self, octets: bytes | bytearray | memoryview) -> None:
         """Send all octets. Raises ConnectionLost."""
         if self.closed:
             raise self.lost("the connection was closed before")
+        self._asked = True
         try:
             self._socket.sendall(octets)
         except TimeoutError:
@@ -103,6 +107,8 @@ class ImapStream:
         if not got:
             raise self.lost("the server closed the connection")
         self.octets_received += got
+        self.round_trips += self._asked
+        self._asked = False
         return got
 
     def lost(self, what: str) -> ConnectionLost:
@@ -128,7 +134,7 @@ class ImapStream:
     # -- answers -------------------------------------------------------------------------------------------------------
 
     def line(self) -> bytes:
-        """The next line without its line end (CRLF, or LF from sloppy servers). Raises ConnectionLost, ProtocolError."""
+        """The next line without its line end (CRLF, or LF from sloppy servers)."""
         pieces: list[bytes] = []
         octets = 0
         while True:

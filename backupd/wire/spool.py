@@ -86,7 +86,7 @@ class Spool:
         self._folder = folder
         self._size = 0
         try:
-            self._file = cast(BinaryIO, tempfile.TemporaryFile(dir=folder, buffering=0))  # noqa: SIM115 lives on
+            self._file = cast("BinaryIO", tempfile.TemporaryFile(dir=folder, buffering=0))  # noqa: SIM115 lives on
         except OSError as error:
             raise _storage_error(error, folder) from error
 

@@ -91,12 +91,12 @@ def wrap(
 
 
 def _remedy(seen: str) -> str:
-    hint = "if you know it to be the right server, pin its certificate with fingerprint, or name its authority in ca_file"
+    hint = "if it is the right server, pin its certificate with fingerprint, or name its authority in ca_file"
     return f"the certificate's SHA-256 fingerprint is {seen}; {hint}" if seen else hint
 
 
 def _seen(host: str, again: Callable[[], socket.socket] | None) -> str:
-    """The fingerprint of a certificate that was refused; empty when it cannot be learnt. Nothing is sent to the server."""
+    """The fingerprint of a certificate that was refused; empty when it cannot be learnt. It is sent nothing."""
     if again is None:
         return ""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
