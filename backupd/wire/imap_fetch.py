@@ -15,7 +15,7 @@ from typing import NamedTuple
 from backupd.errors import ProtocolError
 from backupd.mail.flags import normalise
 from backupd.model import Flags
-from backupd.wire.imap_parser import Untagged, Value, number_or_none, pairs, parse_values
+from backupd.wire.imap_parser import Untagged, Value, number_or_none, pairs, parse_values, show
 from backupd.wire.imap_stream import BUFFER_OCTETS, ImapStream
 from backupd.wire.spool import SpooledBody
 
@@ -38,15 +38,19 @@ class Fetch(NamedTuple):
 
 
 _ITEMS = {
-    b"UID": rb"UID (?P<uid>\d+)",
+    b"UID": rb"UID (?P<uid>\d{1,20})",
     b"FLAGS": rb'FLAGS \((?P<flags>[^()"{\r\n]*)\)',
     b"INTERNALDATE": rb'INTERNALDATE "(?P<date>[^"\\\r\n]*)"',
-    b"RFC822.SIZE": rb"RFC822\.SIZE (?P<size>\d+)",
-    b"MODSEQ": rb"MODSEQ \((?P<modseq>\d+)\)",
+    b"RFC822.SIZE": rb"RFC822\.SIZE (?P<size>\d{1,20})",
+    b"MODSEQ": rb"MODSEQ \((?P<modseq>\d{1,20})\)",
     b"EMAILID": rb"EMAILID \((?P<emailid>[^()\"{\s]+)\)",
-    b"X-GM-MSGID": rb"X-GM-MSGID (?P<gmail>\d+)",
+    b"X-GM-MSGID": rb"X-GM-MSGID (?P<gmail>\d{1,20})",
     b"X-GM-LABELS": rb'X-GM-LABELS \((?P<labels>(?:"(?:[^"\\\r\n]|\\.)*"|[^()"{\r\n])*)\)',
 }
+_NAME = re.compile(
+    rb"(?:UID|FLAGS|INTERNALDATE|RFC822\.SIZE|MODSEQ|EMAILID|THREADID|ENVELOPE|SAVEDATE|PREVIEW|SNIPPET|ANNOTATION"
+    rb"|BODYSTRUCTURE|BODY(?:\[.*)?|RFC822\.TEXT|BINARY(?:\.SIZE)?\[.*|X-[A-Z0-9-]+)\Z"
+)
 _BODY = re.compile(rb"(?:BODY\[(?:HEADER)?\]|RFC822|RFC822\.HEADER)\Z")
 
 
@@ -77,8 +81,8 @@ def _pattern(names: tuple[bytes, ...]) -> tuple[re.Pattern[bytes], bool] | None:
     if None in items:
         return None
     if with_body:
-        items.append(re.escape(names[-1]) + rb" \{(?P<octets>\d+)\}\r\n")
-    text = rb"\* \d+ FETCH \(" + b" ".join(item for item in items if item)
+        items.append(re.escape(names[-1]) + rb" \{(?P<octets>\d{1,20})\}\r\n")
+    text = rb"\* \d{1,20} FETCH \(" + b" ".join(item for item in items if item)
     groups = ("uid", "flags", "date", "size", "modseq", "emailid", "gmail", "labels", "octets")
     # Every pattern has all groups; those of items that are not there can never match.
     absent = b"".join(b"(?P<%s>(?!))?" % name.encode() for name in groups if b"(?P<%s>" % name.encode() not in text)
@@ -159,6 +163,8 @@ def from_untagged(response: Untagged) -> Fetch:
             if isinstance(value, list):
                 raise ProtocolError("a FETCH answer with a list in place of a message")
             body, has_body = value, True
+        elif not _NAME.match(name):  # text of a message, most likely, behind a literal that was announced too short
+            raise ProtocolError(f"a FETCH answer with an item that is none: {show(name)}")
     flags, date, labels = items.get(b"FLAGS"), items.get(b"INTERNALDATE"), items.get(b"X-GM-LABELS")
     emailid, gmail = _first(items.get(b"EMAILID")), items.get(b"X-GM-MSGID")
     server_id = None

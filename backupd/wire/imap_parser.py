@@ -20,6 +20,8 @@ Value = bytes | SpooledBody | None | list["Value"]
 
 STATUS_KINDS = frozenset({b"OK", b"NO", b"BAD", b"BYE", b"PREAUTH"})
 MAX_DEPTH = 64
+MOST_DIGITS = 20
+"""Of a number: MODSEQ has 63 bits (RFC 7162, 7), all others have 32."""
 
 _TOKEN = re.compile(
     rb"""[ \t]*(?:
@@ -31,8 +33,8 @@ _TOKEN = re.compile(
 )
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 _CODE = re.compile(rb'\[([^\s\]]+)(?: ((?:"(?:[^"\\]|\\.)*"|[^\]"])*))?\] ?')
-_UNTAGGED = re.compile(rb"\* (?:(\d+) )?([^\s(\[]+) ?")
-_LITERAL_AT_END = re.compile(rb"~?\{(-?\d+)\+?\}\Z")
+_UNTAGGED = re.compile(rb"\* (?:(\d{1,20}) )?([^\s(\[]+) ?")
+_LITERAL_AT_END = re.compile(rb"~?\{(-?\d{1,20})\+?\}\Z")
 
 
 class Status(NamedTuple):
@@ -186,4 +188,4 @@ def pairs(values: Value) -> dict[bytes, Value]:
 
 def number_or_none(value: Value) -> int | None:
     """A number the server gave, or None where it gave none, NIL, or one below zero (some do)."""
-    return int(value) if isinstance(value, bytes) and value.isdigit() else None
+    return int(value) if isinstance(value, bytes) and value.isdigit() and len(value) <= MOST_DIGITS else None

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 CAPABILITIES = b"IMAP4rev1 AUTH=PLAIN SASL-IR ID ENABLE LITERAL+"
 USER, PASSWORD = "tester", "pa55-word"
@@ -43,7 +44,15 @@ class Cut:
     octets: bytes = b""
 
 
-Reply = bytes | Cut | Callable[[bytes], bytes | Cut]
+@dataclass(frozen=True)
+class Challenge:
+    """Send `+ text`, take the client's line, and send the rest."""
+
+    then: bytes
+    text: bytes = b""
+
+
+Reply = bytes | Cut | Challenge | Callable[[bytes], bytes | Cut]
 
 
 def done(tag: bytes, untagged: bytes = b"", text: bytes = b"done") -> bytes:
@@ -65,7 +74,8 @@ def uids_of(command: bytes, there: list[int]) -> list[int]:
 
 
 class ScriptedImap:
-    """The server. commands: every command received, without its tag; literals inlined.
+    """The server. commands: every command received, without its tag; literals inlined, as quoted strings where they can
+    be. responses: what came after a challenge. refuse_literals: what to answer a literal that asks for leave.
 
     Args:
         boxes: by raw name; INBOX is always there.
@@ -90,6 +100,8 @@ class ScriptedImap:
         self.capabilities = capabilities
         self.greeting = greeting
         self.commands: list[bytes] = []
+        self.responses: list[bytes] = []
+        self.refuse_literals = b""
         self.connections = 0
         self._starttls = starttls
         self._context: ssl.SSLContext | None = None
@@ -158,7 +170,7 @@ class ScriptedImap:
         sock.sendall(self.greeting)
         file = sock.makefile("rb")
         selected: list[bytes] = []
-        while command := _read(file, sock):
+        while command := self._read(file, sock):
             tag, _, words = command.partition(b" ")
             self.commands.append(words)
             if words.upper() == b"STARTTLS" and self._starttls:
@@ -170,17 +182,39 @@ class ScriptedImap:
                 file = sock.makefile("rb")
                 continue
             reply = self._scripted(words)
+            if isinstance(reply, Challenge):
+                sock.sendall(b"+ " + reply.text + b"\r\n")
+                self.responses.append(file.readline().rstrip(b"\r\n"))
+                reply = reply.then
             if reply is None:
                 reply = self._answer(words, selected)
             sock.sendall((reply.octets if isinstance(reply, Cut) else reply).replace(b"%TAG%", tag))
             if isinstance(reply, Cut) or words.upper() == b"LOGOUT":
                 return
 
-    def _scripted(self, words: bytes) -> bytes | Cut | None:
+    def _read(self, file: BinaryIO, sock: socket.socket) -> bytes:
+        """One command without its line end; its literals inlined."""
+        pieces: list[bytes] = []
+        while line := file.readline():
+            pieces.append(line[:-2] if line.endswith(b"\r\n") else line)
+            literal = re.search(rb"\{(\d+)(\+?)\}\r\n\Z", line)
+            if not literal:
+                return b"".join(pieces)
+            if not literal[2] and self.refuse_literals:
+                sock.sendall(pieces[0].split(b" ")[0] + b" " + self.refuse_literals + b"\r\n")
+                pieces.clear()
+                continue
+            if not literal[2]:
+                sock.sendall(b"+ go on\r\n")
+            pieces[-1] = re.sub(rb"\{\d+\+?\}\Z", b"", pieces[-1])
+            pieces.append(_quoted(file.read(int(literal[1]))))
+        return b""
+
+    def _scripted(self, words: bytes) -> bytes | Cut | Challenge | None:
         for pattern, reply, left in self._scripts:
             if left[0] and pattern.match(words):
                 left[0] -= 1
-                return reply if isinstance(reply, bytes | Cut) else reply(words)
+                return reply if isinstance(reply, bytes | Cut | Challenge) else reply(words)
         return None
 
     def _answer(self, words: bytes, selected: list[bytes]) -> bytes:
@@ -259,23 +293,6 @@ class ScriptedImap:
             items.append(b"BODY[] {%d}\r\n%s" % (len(raw), raw))
         number = sorted(box.messages).index(uid) + 1
         return b"* %d FETCH (%s)\r\n" % (number, b" ".join(items))
-
-
-def _read(file: socket.SocketIO | object, sock: socket.socket) -> bytes:
-    """One command without its line end; its literals inlined as they are."""
-    pieces: list[bytes] = []
-    while True:
-        line = file.readline()  # type: ignore[attr-defined]
-        if not line:
-            return b""
-        pieces.append(line[:-2] if line.endswith(b"\r\n") else line)
-        literal = re.search(rb"\{(\d+)(\+?)\}\r\n\Z", line)
-        if not literal:
-            return b"".join(pieces)
-        if not literal[2]:
-            sock.sendall(b"+ go on\r\n")
-        pieces[-1] = re.sub(rb"\{\d+\+?\}\Z", b"", pieces[-1])
-        pieces.append(_quoted(file.read(int(literal[1]))))  # type: ignore[attr-defined]
 
 
 def _quoted(name: bytes) -> bytes:

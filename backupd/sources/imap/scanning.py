@@ -18,7 +18,7 @@ from backupd.sources.imap.fetching import state_of
 from backupd.sources.imap.link import Ended, Link, object_id, position, status_of, uid_set
 from backupd.wire.imap_commands import Part, string
 from backupd.wire.imap_connection import Answer, Fetch
-from backupd.wire.imap_parser import Tagged, Untagged, pairs
+from backupd.wire.imap_parser import Tagged, Untagged, number_or_none, pairs
 
 SEARCH_WINDOW = 100_000
 """Messages of one plain SEARCH, whose answer spells out every UID."""
@@ -176,7 +176,7 @@ def _searched(answer: Answer) -> UidSet | None:
         if b"ALL" in words and words.index(b"ALL") + 1 < len(words):
             found |= uid_set(words[words.index(b"ALL") + 1])
     for one in answer.of(b"SEARCH"):
-        found |= uid_set(int(uid) for uid in one.values if isinstance(uid, bytes) and uid.isdigit())
+        found |= uid_set(uid for value in one.values if (uid := number_or_none(value)) is not None)
     return found
 
 
