@@ -59,7 +59,7 @@ def test_one_list_tells_all(discover: Discover) -> None:
         assert not found[b"[Gmail]"].mailbox.selectable
         assert not found[b"gone"].mailbox.selectable
         assert not server.received(rb"STATUS|LSUB|EXAMINE|SELECT")
-        status = b"STATUS (MESSAGES UIDNEXT UIDVALIDITY HIGHESTMODSEQ MAILBOXID SIZE)"
+        status = b"STATUS (MESSAGES UIDNEXT UIDVALIDITY HIGHESTMODSEQ MAILBOXID)"
         assert server.received(rb"LIST") == [b'LIST "" "*" RETURN (SPECIAL-USE SUBSCRIBED ' + status + b")"]
 
 

@@ -101,6 +101,31 @@ def test_all_messages_come_as_they_are(server: ScriptedImap, open_session: Open)
     assert not server.received(rb"SELECT|STORE|.*BODY\[|.*RFC822[^.]|EXPUNGE|CLOSE")
 
 
+def test_opening_and_reading_a_mailbox_is_one_round_trip(server: ScriptedImap, open_session: Open) -> None:
+    session = open_session(server)
+    before = session._link.connection.stream.round_trips
+    assert len(list(session.fetch(INBOX, every(server)))) == COUNT
+    assert session._link.connection.stream.round_trips - before == 1
+
+
+def test_a_mailbox_that_cannot_be_opened_leaves_the_session_in_step(server: ScriptedImap, open_session: Open) -> None:
+    session = open_session(server)
+    nowhere = Mailbox(raw_name=b"nowhere", name="nowhere", delimiter=b"/")
+    for _ in range(2):
+        with pytest.raises(ServerRefused, match="no such mailbox"):
+            list(session.fetch(nowhere, UidSet.from_ranges([(1, 5000)])))
+    assert read(session, every(server)) == (all_but(server), {}, {})
+    with pytest.raises(ServerRefused, match="no such mailbox"):
+        list(session.headers(nowhere, every(server)))
+    assert len(list(session.describe(INBOX, every(server)))) == COUNT
+
+
+def test_a_pause_asked_for_when_opening_is_kept(server: ScriptedImap, open_session: Open, pauses: list[float]) -> None:
+    server.on(rb"EXAMINE", b"%TAG% NO Request is throttled. Suggested Backoff Time: 2000 milliseconds\r\n", times=2)
+    assert read(open_session(server), every(server)) == (all_but(server), {}, {})
+    assert pauses == [2.0, 2.0]
+
+
 def test_a_range_refused_for_one_message_costs_that_message(server: ScriptedImap, open_session: Open) -> None:
     """Yahoo answers NO [UNAVAILABLE] for a range with one message in it that it cannot find."""
     server.on(

@@ -43,13 +43,12 @@ def _key(raw_name: bytes) -> bytes:
 
 
 def _status_items(link: Link) -> bytes:
+    """What to ask of each mailbox. Not SIZE (RFC 8438): the first time, Dovecot takes 0.8 s for 100,000 messages."""
     items = [b"MESSAGES UIDNEXT UIDVALIDITY"]
     if link.condstore:
         items.append(b"HIGHESTMODSEQ")
     if link.objectid:
         items.append(b"MAILBOXID")
-    if link.connection.has(b"STATUS=SIZE"):
-        items.append(b"SIZE")
     return b" ".join(items)
 
 

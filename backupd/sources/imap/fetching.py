@@ -126,6 +126,8 @@ def _all(link: Link, mailbox: Mailbox, uids: UidSet, wish: Wish) -> Iterator[Fet
 
     Raises ServerRefused when the mailbox cannot be opened or the account is cut off, and errors of the connection.
     """
+    if not uids:
+        return
     link.examine(mailbox)
     left: dict[int, str] = {}
     yield from _once(link, uids, wish, GROUPS[0], left)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -41,6 +42,7 @@ class Link:
         self.generations = generations
         self.examined: bytes | None = None
         """Raw name of the mailbox that is open now."""
+        self._opening: tuple[Mailbox, bytes] | None = None
         self.size_doubts = 0
         """Messages whose RFC822.SIZE did not fit, less those that came right the second time."""
         has = connection.has
@@ -81,55 +83,82 @@ class Link:
                 return answer
 
     def examine(self, mailbox: Mailbox) -> None:
-        """Open a mailbox for reading, unless it is open. Raises ServerRefused, also when it is not the one scanned."""
-        if self.examined == mailbox.raw_name:
-            return
-        self.examined = None
-        answer = self.ask(b"EXAMINE", string(mailbox.raw_name))
+        """Open a mailbox for reading, unless it is open. Its answer is read by `answers`, whose first
+        commands go out behind it: one round trip for both.
+        """
+        if self.examined != mailbox.raw_name:
+            self.examined = None
+            self._opening = mailbox, self.connection.send(b"EXAMINE", string(mailbox.raw_name))
+
+    def _opened(self, behind: Iterable[bytes]) -> bool:
+        """Read the answer to EXAMINE, if one was sent. False when the server wanted a pause: all has to be sent again.
+
+        behind: tags of the commands sent after it, which can only have failed when it did.
+        Raises ServerRefused, also when the mailbox is not the one that was scanned.
+        """
+        if self._opening is None:
+            return True
+        (mailbox, tag), self._opening = self._opening, None
+        answer = self.connection.wait(tag)
+        if answer.status.kind != b"OK":
+            for other in behind:
+                for _ in self.connection.fetches(other):
+                    pass
+            if not self.throttle.heed(answer.status):
+                self.connection.check(answer.status, [b"EXAMINE"])
+            self.examine(mailbox)
+            return False
         self.examined = mailbox.raw_name
         now = position(answer, b"UIDVALIDITY")
         before = self.generations.get(mailbox.raw_name, now)
         if now != before and now is not None and before is not None:
-            self.examined = None
+            self.close()
             raise ServerRefused(
                 f"UIDVALIDITY went from {before} to {now} while the mailbox was being read",
                 subject=mailbox.name,
                 remedy="the next run reads it anew",
             )
+        return True
+
+    def close(self) -> None:
+        """Cut the connection: what is under way cannot be called back."""
+        self.examined = self._opening = None
+        self.connection.close()
 
     def answers(
         self, sets: Iterable[UidSet], items: bytes, *, more: bytes = b"", command: bytes = b"UID FETCH"
     ) -> Iterator[Fetch | Untagged | Ended]:
         """What the server says to a FETCH of each set, lazily, some commands ahead; an Ended closes each set.
 
-        When the caller stops reading early, the connection is cut: what is under way cannot be called back.
+        When the caller stops reading early, the connection is cut.
         """
-        connection = self.connection
-        pending: deque[tuple[UidSet, bytes]] = deque()
-        todo = iter(_lines(sets))
-        done = False
+
+        def send(wire: bytes) -> bytes:
+            return self.connection.send(b"%s %s (%s)%s" % (command, wire, items, more))
+
+        under_way: deque[tuple[UidSet, bytes, bytes]] = deque()
+        todo = _lines(sets)
+        opening = False
         try:
             while True:
-                while not done and len(pending) < PIPELINED:
-                    following = next(todo, None)
-                    if following is None:
-                        done = True
-                        break
-                    uids, wire = following
-                    pending.append((uids, connection.send(b"%s %s (%s)%s" % (command, wire, items, more))))
-                if not pending:
-                    done = True
+                for uids, wire in itertools.islice(todo, PIPELINED - len(under_way)):
+                    under_way.append((uids, wire, send(wire)))
+                opening = True
+                while not self._opened([tag for _, _, tag in under_way]):
+                    under_way = deque((uids, wire, send(wire)) for uids, wire, _ in under_way)
+                opening = False
+                if not under_way:
                     return
-                uids, tag = pending[0]
-                for answer in connection.fetches(tag):
+                uids, _, tag = under_way[0]
+                for answer in self.connection.fetches(tag):
                     if isinstance(answer, Tagged):
-                        pending.popleft()
+                        under_way.popleft()
                         yield Ended(uids, answer.status)
                     else:
                         yield answer
         finally:
-            if pending:
-                connection.close()
+            if under_way and not opening:  # refused, all that was sent behind it has been read
+                self.close()
 
 
 def _lines(sets: Iterable[UidSet]) -> Iterator[tuple[UidSet, bytes]]:

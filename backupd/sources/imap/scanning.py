@@ -24,7 +24,7 @@ SEARCH_WINDOW = 100_000
 """Messages of one plain SEARCH, whose answer spells out every UID."""
 LIST_WINDOW = 10_000
 """Messages of one FETCH of UIDs alone."""
-KNOWN_UIDS_OCTETS = 2_000
+KNOWN_UIDS_OCTETS = 800
 """Known UIDs are told to QRESYNC when they fit in a command; without them the server just says more."""
 
 _log = logging.getLogger(__name__)
