@@ -1,0 +1,128 @@
+"""A message split and joined again is the same message, byte for byte, whatever it is."""
+
+from __future__ import annotations
+
+import base64
+import os
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backupd.mail import split as splitting
+from backupd.mail.base64lines import Wrapping, encode
+from backupd.mail.split import Event, Literal, PartEnd, Piece, split
+from tests.support import corpus
+from tests.support.mail import Attachment, base64_lines, message, messages, nasty_mail, nasty_octets, noise
+
+
+def join(events: list[Event]) -> bytes:
+    joined, pieces = [], []
+    for event in events:
+        if isinstance(event, Literal):
+            assert not pieces, "a literal within a part"
+            joined.append(event.data)
+        elif isinstance(event, Piece):
+            pieces.append(event.octets)
+        else:
+            joined += encode(iter(pieces), event.wrapping)
+            pieces = []
+    assert not pieces
+    return b"".join(joined)
+
+
+def parts(raw: bytes) -> list[bytes]:
+    found, octets = [], b""
+    for event in split([raw]):
+        if isinstance(event, Piece):
+            octets += event.octets
+        elif isinstance(event, PartEnd):
+            found.append(octets)
+            octets = b""
+    return found
+
+
+@given(messages(), st.integers(1, 5000))
+@settings(max_examples=200)
+def test_any_message_comes_back_however_it_arrives(raw: bytes, step: int) -> None:
+    assert join(list(split([raw]))) == raw
+    assert join(list(split(raw[at : at + step] for at in range(0, len(raw), step)))) == raw
+
+
+@given(
+    st.binary(max_size=400),
+    st.binary(min_size=1, max_size=8000),
+    st.sampled_from([4, 8, 60, 64, 72, 76, 1000]),
+    st.sampled_from([b"\r\n", b"\n"]),
+    st.binary(max_size=300),
+    st.sampled_from([b"", b"=", b"==", b"==="]),
+)
+def test_base64_between_any_bytes_comes_back(
+    before: bytes, octets: bytes, length: int, line_end: bytes, after: bytes, extra: bytes
+) -> None:
+    text = base64_lines(octets, length, line_end=line_end).rstrip(b"=\r\n") + extra
+    raw = before + b"base64" + line_end * 2 + text + after
+
+    assert join(list(split([raw]))) == raw
+
+
+@pytest.mark.parametrize("name", sorted({**nasty_mail(), **nasty_octets()}))
+def test_nasty_mail_comes_back(name: str) -> None:
+    raw = {**nasty_mail(), **nasty_octets()}[name]
+    assert join(list(split([raw]))) == raw
+
+
+@pytest.mark.parametrize("kind", ["bulk", "nasty"])
+def test_real_mail_comes_back(kind: corpus.Kind) -> None:
+    for each in corpus.spread(kind, 1500):
+        for raw in (each.raw, corpus.crlf(each.raw)):
+            assert join(list(split([raw]))) == raw, each.name
+
+
+@pytest.mark.parametrize("length", [60, 64, 72, 76, 988])
+@pytest.mark.parametrize("size", [30_000, 30_001, 30_002, 57 * 600, 54 * 600])
+def test_an_attachment_is_found_whoever_wrapped_it(length: int, size: int) -> None:
+    file = noise("file", size)
+    assert parts(message("with a file", attachments=[Attachment("a.bin", file, line_length=length)])) == [file]
+
+
+def test_text_after_the_base64_stays_text() -> None:
+    raw = nasty_mail()["base64-then-text"]
+    assert parts(raw) == [noise("footer", 30_000)]
+
+
+def test_several_parts_and_the_text_between_them() -> None:
+    files = [noise(n, 5_000 + n) for n in range(5)]
+    raw = message("files", attachments=[Attachment(f"{n}.bin", file) for n, file in enumerate(files)])
+    assert parts(raw) == files
+
+
+def test_a_part_larger_than_a_piece_is_cut_at_the_same_places_however_it_is_wrapped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(splitting, "PIECE", 3 * 7_000)
+    monkeypatch.setattr(splitting, "_WINDOW", 20_000)
+    file = noise("large", 100_000)
+    cuts = []
+    for length in (60, 76):
+        raw = message("large", attachments=[Attachment("large.bin", file, line_length=length)])
+        events = list(split(raw[at : at + 777] for at in range(0, len(raw), 777)))
+        assert join(events) == raw
+        cuts.append([event.octets for event in events if isinstance(event, Piece)])
+    assert cuts[0] == cuts[1]
+    assert [len(cut) for cut in cuts[0]] == [21_000] * 4 + [16_000]
+
+
+@given(st.lists(st.binary(max_size=50), max_size=10), st.sampled_from([0, 4, 8, 76]), st.sampled_from([b"\r\n", b"\n"]))
+def test_encoding_does_not_depend_on_how_the_octets_are_cut(pieces: list[bytes], length: int, line_end: bytes) -> None:
+    octets = b"".join(pieces)
+    wrapping = Wrapping(length, line_end, -len(octets) % 3)
+    text = base64.b64encode(octets)
+    lines = [text[at : at + length] for at in range(0, len(text), length)] if length else [text]
+
+    assert b"".join(encode(iter(pieces), wrapping)) == line_end.join(lines)
+
+
+def test_a_message_without_base64_is_one_literal() -> None:
+    raw = os.urandom(100_000).replace(b"base64", b"")
+    assert list(split([raw])) == [Literal(raw)]
