@@ -155,7 +155,10 @@ def from_untagged(response: Untagged) -> Fetch:
     """A FETCH answer read by the general parser. Raises ProtocolError."""
     if not response.values:
         raise ProtocolError("a FETCH answer without data")
-    items = pairs(response.values[0])
+    values = response.values[0]
+    items = pairs(values)
+    if isinstance(values, list) and sum(isinstance(name, bytes) and name.upper() == b"UID" for name in values[::2]) > 1:
+        raise ProtocolError("a FETCH answer for two UIDs at once")
     body: Value = None
     has_body = False
     for name, value in items.items():

@@ -263,6 +263,24 @@ def test_expunged_meanwhile_is_left_out_and_no_problem(server: ScriptedImap, ope
     assert read(session, uids) == (all_but(server), {}, {})
 
 
+def test_a_server_that_lists_the_expunged_until_it_may_tell_is_let_tell(
+    server: ScriptedImap, open_session: Open
+) -> None:
+    """Servers hold back EXPUNGE until a command that allows it, and list the message until then."""
+    session, uids = open_session(server), every(server)
+    raw = server.boxes[b"INBOX"].messages[5]
+    server.on(BODY_FETCH, lambda command: answer_for(server, command, lambda uid, line: b"" if uid == 5 else line))
+
+    def noop(command: bytes) -> bytes:
+        server.boxes[b"INBOX"].messages.pop(5, None)
+        return done(b"%TAG%", b"* 5 EXPUNGE\r\n")
+
+    server.on(rb"NOOP", noop)
+    bodies, refused, _ = read(session, uids)
+    assert (set(bodies), refused) == (set(uids) - {5}, {})
+    assert raw not in bodies.values()
+
+
 def test_answers_twice_apart_unasked_and_without_uid_are_sorted_out(server: ScriptedImap, open_session: Open) -> None:
     def odd(uid: int, line: bytes) -> bytes:
         if uid == 1:  # twice

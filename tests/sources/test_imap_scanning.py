@@ -219,7 +219,8 @@ def test_with_qresync_examine_tells_the_changes(open_session: Open) -> None:
         session = open_session(server)
         known = known_of(session.scan(INBOX, None), modseq=1)
         told = (
-            b"* 8 FETCH (UID 2 FLAGS (\\Deleted) MODSEQ (3))\r\n* OK [CLOSED] what came before was another mailbox\r\n"
+            b"* 8 FETCH (UID 3 FLAGS (\\Deleted) MODSEQ (3))\r\n"
+            b"* OK [HIGHESTMODSEQ 99] news\r\n* OK [CLOSED] what came before was another mailbox\r\n"
             b"* 2 EXISTS\r\n* OK [UIDVALIDITY 7]\r\n* OK [UIDNEXT 4]\r\n* OK [HIGHESTMODSEQ 15]\r\n"
             b"* VANISHED (EARLIER) 1\r\n* 1 FETCH (UID 2 FLAGS (\\Seen) MODSEQ (14))\r\n"
         )
@@ -228,6 +229,7 @@ def test_with_qresync_examine_tells_the_changes(open_session: Open) -> None:
         scan = session.scan(INBOX, known)
         assert [(one.uid, one.flags) for one in scan.changed] == [(2, (b"\\Seen",))]
         assert list(scan.vanished) == [1]
+        assert scan.status.highestmodseq == 15
         assert server.received(rb'EXAMINE "INBOX" \(QRESYNC \(7 10 1:3\)\)')
         assert not server.received(rb"UID FETCH")
 

@@ -150,6 +150,18 @@ def test_a_connection_that_ends_anywhere_gives_whole_messages_only(cut: int, siz
     assert connection.closed
 
 
+@pytest.mark.parametrize("before", [0, 3])
+@pytest.mark.parametrize("text", [b"abcdef ghi", b"abc UID 7", b"abc)", b"abc) x", b"abc\r\n", b"abc FLAGS (x"])
+def test_a_literal_announced_too_short_gives_no_message(before: int, text: bytes) -> None:
+    """Whether the answer is read by the general parser (the first ones) or by the fast one."""
+    octets = b"".join(b"* %d FETCH (UID %d BODY[] {4}\r\ngood)\r\n" % (uid, uid) for uid in range(1, before + 1))
+    connection = connection_of(octets + b"* 9 FETCH (UID 9 BODY[] {3}\r\n" + text + b")\r\nb1 OK done\r\n")
+    got: list[Fetch | Untagged | Tagged] = []
+    with pytest.raises(ProtocolError):
+        got.extend(connection.fetches(connection.send(b"UID FETCH 1:*")))
+    assert [one.body for one in got if isinstance(one, Fetch)] == [b"good"] * before
+
+
 @given(st.binary(max_size=500), st.lists(st.integers(1, 60), min_size=1, max_size=9))
 def test_garbage_ends_the_connection_and_nothing_else(octets: bytes, sizes: list[int]) -> None:
     connection = connection_of(octets, sizes)
