@@ -75,7 +75,9 @@ def main() -> int:
             print(text(measured))
             if wish.json:
                 wish.json.write_text(document(measured), encoding="utf-8")
-            elif not (wish.quick or wish.only or left_out):
+            elif wish.quick or wish.only or left_out:
+                say("nothing written down: only a run of everything, with everybody, goes to the page")
+            else:
                 for path in write(measured):
                     say(f"wrote {path}")
     except (Failed, DovecotMissing) as problem:
