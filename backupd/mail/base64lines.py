@@ -44,6 +44,11 @@ def whole_lines(buffer: bytes | memoryview, line_length: int, line_end: bytes) -
         lines = (view[at * stride : at * stride + line_length] for at in range(count))
         count = next(at for at, line in enumerate(lines) if _NOT_BASE64.search(line))
         text = bytes(view[: count * stride]).translate(None, line_end)
+    if not text.endswith(b"="):  # padding is the business of last_line
+        try:
+            return Lines(binascii.a2b_base64(text, strict_mode=True), count * stride)
+        except binascii.Error:
+            pass  # something else stands in between; where, is searched only now, for that is slower
     if odd := _NOT_BASE64.search(text):
         count = odd.start() // line_length
         text = text[: count * line_length]
