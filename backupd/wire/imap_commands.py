@@ -15,9 +15,13 @@ QUOTED_OCTETS = 500
 
 @dataclass(frozen=True, slots=True)
 class Literal:
-    """A string of any octets but NUL, in a command; a message, a strange name or a password with umlauts."""
+    """A string of any octets but NUL, in a command; a message, a strange name or a password with umlauts.
+
+    binary: a literal8, which may hold NUL too, for servers with BINARY (RFC 3516, 4.4).
+    """
 
     octets: bytes | Body
+    binary: bool = False
 
     @property
     def size(self) -> int:

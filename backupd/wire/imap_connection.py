@@ -112,7 +112,7 @@ class ImapConnection:
                 out += part
                 continue
             free = self.has(b"LITERAL+") or (part.size <= LITERAL_MINUS_OCTETS and self.has(b"LITERAL-"))
-            out += b"{%d%s}\r\n" % (part.size, b"+" if free else b"")
+            out += b"%s{%d%s}\r\n" % (b"~" if part.binary else b"", part.size, b"+" if free else b"")
             if not free:
                 self.stream.send(out)
                 out.clear()

@@ -1,0 +1,216 @@
+"""An IMAP account that mail is restored to.
+
+What is there already is found by headers and sizes, read with EXAMINE and BODY.PEEK alone. No extension is needed;
+those that are there make it faster (MULTIAPPEND, LITERAL+) or better (CREATE-SPECIAL-USE, BINARY).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import TypeGuard
+
+from backupd.errors import ServerRefused
+from backupd.mail.names import display_name
+from backupd.model import Mailbox
+from backupd.targets.base import Fingerprint, Outcome, Outgoing, Present
+from backupd.targets.imap.append import Appender
+from backupd.targets.imap.listing import list_account
+from backupd.targets.imap.names import NameMap
+from backupd.targets.imap.preparing import Rules
+from backupd.wire.imap_commands import string
+from backupd.wire.imap_connection import Answer, Fetch, ImapConnection, ImapSettings
+from backupd.wire.imap_connection import connect as connect_to
+from backupd.wire.imap_parser import Tagged, Value, number_or_none, pairs, show
+
+_ITEMS = b"(UID RFC822.SIZE BODY.PEEK[HEADER])"
+_WINDOW = 50
+_FINAL_CODES = frozenset({b"OVERQUOTA", b"LIMIT", b"NOPERM"})
+
+
+class ImapTarget:
+    """Restores into an IMAP account; connects at once.
+
+    Args:
+        settings: the account.
+        fingerprint: how messages that are there are recognised.
+        into: names of mailboxes, separated by "/", below which all mailboxes go.
+        connect: opens the connection.
+
+    Raises what `connect` raises.
+    """
+
+    def __init__(
+        self,
+        settings: ImapSettings,
+        fingerprint: Fingerprint,
+        *,
+        into: str = "",
+        connect: Callable[[ImapSettings], ImapConnection] = connect_to,
+    ) -> None:
+        self._description = f"imap:{settings.username}@{settings.address}"
+        self._fingerprint = fingerprint
+        self._connection = connect(settings)
+        try:
+            listed, namespace = list_account(self._connection)
+            self._names = NameMap(listed, namespace, into)
+        except BaseException:
+            self._connection.close()
+            raise
+        self._remarks: dict[bytes, str] = {}
+
+    @property
+    def description(self) -> str:
+        """User name and server."""
+        return self._description
+
+    def name_of(self, mailbox: Mailbox) -> str:
+        """The mailbox's name in this account."""
+        return display_name(self._names.name(mailbox))
+
+    def close(self) -> None:
+        """Log out."""
+        self._connection.logout()
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def present(self, mailbox: Mailbox) -> Counter[Present]:
+        """Headers and sizes of the messages there. Raises ServerRefused if the mailbox exists and cannot be read."""
+        found: Counter[Present] = Counter()
+        name = self._names.name(mailbox)
+        if not self._names.exists(name):
+            return found
+        answer = self._connection.wait(self._connection.send(b"EXAMINE", string(name)))
+        if answer.status.code in (b"NONEXISTENT", b"TRYCREATE"):
+            return found
+        self._connection.check(answer.status, [b"EXAMINE", name])
+        if not _count(answer):
+            return found
+        for fetch in self._fetched():
+            if fetch.body is not None and fetch.size is not None:
+                body = fetch.body
+                header = body if isinstance(body, bytes) else b"".join(body.chunks())
+                found[Present(self._fingerprint(header), fetch.size)] += 1
+        return found
+
+    def _fetched(self) -> Iterator[Fetch]:
+        """Header and size of each message, once; where the server breaks off, the rest one by one."""
+        connection = self._connection
+        last = 0
+        for answer in connection.fetches(connection.send(b"UID FETCH 1:*", _ITEMS)):
+            if isinstance(answer, Fetch):
+                # Some servers tell of a message twice; counted twice, it would hide one that is missing.
+                if answer.uid is not None and answer.uid > last and answer.body is not None:
+                    last = answer.uid
+                    yield answer
+            elif isinstance(answer, Tagged) and answer.status.kind != b"OK":
+                yield from self._one_by_one(last)
+
+    def _one_by_one(self, after: int) -> Iterator[Fetch]:
+        """The messages that a refused FETCH did not bring. What is refused by itself too cannot be recognised."""
+        connection = self._connection
+        listed = connection.command(b"UID SEARCH ALL")
+        uids = sorted(int(value) for one in listed.of(b"SEARCH") for value in one.values if _is_number(value))
+        missing = iter([uid for uid in uids if uid > after])
+        waiting: deque[tuple[int, bytes]] = deque()
+        while True:
+            for uid in islice(missing, _WINDOW - len(waiting)):
+                waiting.append((uid, connection.send(b"UID FETCH %d" % uid, _ITEMS)))
+            if not waiting:
+                return
+            uid, tag = waiting.popleft()
+            given = False
+            for answer in connection.fetches(tag):
+                if isinstance(answer, Fetch) and answer.uid == uid and answer.body is not None and not given:
+                    given = True
+                    yield answer
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    def prepare(self, mailbox: Mailbox) -> None:
+        """Create the mailbox under the first name the server takes, and subscribe to it. Raises ServerRefused."""
+        if mailbox.selectable:
+            name = self._names.name(mailbox)
+            if not self._names.exists(name):
+                name = self._create_one(mailbox)
+            self._names.settle(mailbox, name)
+        if mailbox.subscribed:
+            name = self._names.name(mailbox)
+            status = self._connection.wait(self._connection.send(b"SUBSCRIBE", string(name))).status
+            if status.kind != b"OK":
+                self._remarks[mailbox.raw_name] = f"the mailbox could not be subscribed: {show(status.text)}"
+
+    def _create_one(self, mailbox: Mailbox) -> bytes:
+        """Make the mailbox, and return its name."""
+        connection = self._connection
+        uses = self._names.free_uses(mailbox) if connection.has(b"CREATE-SPECIAL-USE") else []
+        first: ServerRefused | None = None
+        for name in self._names.candidates(mailbox):
+            answer = None
+            if uses:
+                with_uses = b"(USE (%s))" % b" ".join(uses)
+                answer = connection.wait(connection.send(b"CREATE", string(name), with_uses))
+            if answer is None or answer.status.kind != b"OK":
+                answer = connection.wait(connection.send(b"CREATE", string(name)))
+            status = answer.status
+            if status.kind == b"OK" or status.code == b"ALREADYEXISTS" or self._is_there(name):
+                return name
+            first = first or ServerRefused(
+                f"the server does not create it: {show(status.text) or show(status.code)}",
+                code=status.code,
+                subject=display_name(name),
+                remedy="choose another place with --into",
+            )
+            if status.code in _FINAL_CODES:
+                break
+        assert first is not None  # noqa: S101 there is at least one candidate
+        raise first
+
+    def _is_there(self, name: bytes) -> bool:
+        """Whether the mailbox exists though LIST did not show it, as servers without response codes would hide."""
+        return self._connection.wait(self._connection.send(b"STATUS", string(name), b"(MESSAGES)")).status.kind == b"OK"
+
+    def write(self, mailbox: Mailbox, messages: Iterable[Outgoing]) -> Iterator[Outcome]:
+        """Append messages. Raises ServerRefused when the mailbox cannot be opened, and errors of the connection."""
+        name = self._names.name(mailbox)
+        appender = Appender(self._connection, name, self._rules(name), lambda: self.prepare(mailbox))
+        remark = self._remarks.pop(mailbox.raw_name, "")
+        for outcome in appender.run(messages):
+            if remark and outcome.result != "refused":
+                what = "; ".join(filter(None, (remark, outcome.what)))
+                outcome, remark = Outcome(outcome.message, "altered", what), ""
+            yield outcome
+
+    def _rules(self, name: bytes) -> Rules:
+        """What the mailbox takes; it has to be selected to learn that, and is left again to save the server work."""
+        connection = self._connection
+        answer = connection.command(b"SELECT", string(name))
+        permanent = answer.code(b"PERMANENTFLAGS")
+        listed = permanent[0] if permanent else None
+        flags = frozenset(flag for flag in listed if isinstance(flag, bytes)) if isinstance(listed, list) else None
+        if connection.has(b"UNSELECT"):
+            connection.command(b"UNSELECT")
+        return Rules(flags, self._limit(name), connection.has(b"BINARY"))
+
+    def _limit(self, name: bytes) -> int | None:
+        """The octets a message may have (RFC 7889), as the server announced for all or says of one mailbox."""
+        limits = [word[12:] for word in self._connection.capabilities if word.startswith(b"APPENDLIMIT=")]
+        if limits:
+            return number_or_none(limits[0])
+        if not self._connection.has(b"APPENDLIMIT"):
+            return None
+        answer = self._connection.wait(self._connection.send(b"STATUS", string(name), b"(APPENDLIMIT)"))
+        found = [
+            number_or_none(pairs(one.values[-1]).get(b"APPENDLIMIT")) for one in answer.of(b"STATUS") if one.values
+        ]
+        return found[0] if found else None
+
+
+def _count(answer: Answer) -> int:
+    """How many messages a mailbox has; one at the least where the server does not say."""
+    return next((one.number or 0 for one in answer.of(b"EXISTS")), 1)
+
+
+def _is_number(value: Value) -> TypeGuard[bytes]:
+    return isinstance(value, bytes) and value.isdigit()
