@@ -73,6 +73,31 @@ def export(repository: Repository, role: Role | None = None) -> str:
     return slots.export(repository.secrets.for_role(role or repository.secrets.role))
 
 
+def check_free(repository: Repository, label: str) -> None:
+    """Raises UsageError when a new slot cannot have this name."""
+    slots.check_label(label)
+    if any(slot.label == label for _, slot in list_slots(repository.storage, [])):
+        raise UsageError("there is a key slot of this name", subject=label, remedy="choose another, or rotate it")
+
+
+def check_rotation(repository: Repository, label: str) -> None:
+    """Raises UsageError when there is no such slot, WrongKey when the key that is open is not enough for it."""
+    found = [slot for _, slot in list_slots(repository.storage, []) if slot.label == label]
+    if not found:
+        raise UsageError("no key slot of this name", subject=label, remedy="`backupd key list` shows them")
+    repository.secrets.for_role(found[0].role)
+
+
+def read_passphrase(path: Path) -> str:
+    """The first line of a file. Raises UsageError when it cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise UsageError(f"cannot read the passphrase: {why}", subject=str(path), remedy="check the file") from error
+    return text.split("\n", 1)[0].rstrip("\r")
+
+
 def check_secret(secret: str) -> str:
     """The secret, if it can guard a slot. Raises UsageError."""
     if not slots.is_key_file(secret) and len(secret) < SHORTEST_PASSPHRASE:

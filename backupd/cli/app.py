@@ -1,0 +1,89 @@
+"""The command line: which commands there are, and where each is found.
+
+Commands are named here by import path and imported when they are called, so `backupd --help` stays quick. The global
+options are taken before or after the command's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Group, Parameter
+
+from backupd import __version__
+from backupd.cli.context import Context
+
+_BACK_UP = Group("Back up and restore", sort_key=1)
+_LOOK = Group("Look", sort_key=2)
+_CARE = Group("Set up and care", sort_key=3)
+_GLOBAL = Group("Options of every command", sort_key=9)
+
+COMMANDS = (
+    ("init", _CARE, "Make the repository and print the recovery kit."),
+    ("doctor", _CARE, "Check configuration, logins, TLS, repository and clock, and say what to mend."),
+    ("config", _CARE, "Check the configuration; print its JSON Schema."),
+    ("key", _CARE, "List, add, remove, rotate and export keys of the repository."),
+    ("completion", _CARE, "Print the completion script of a shell."),
+    ("backup", _BACK_UP, "Take a snapshot of accounts now."),
+    ("restore", _BACK_UP, "Write a snapshot's mail to a server or to files."),
+    ("demo", _BACK_UP, "Show the whole cycle on a mailbox of its own; needs no configuration."),
+    ("snapshots", _LOOK, "List snapshots."),
+    ("ls", _LOOK, "List a snapshot's mailboxes, or the messages of one."),
+    ("show", _LOOK, "Show a message: its header and parts, or its exact bytes."),
+    ("diff", _LOOK, "Show what changed between two snapshots."),
+    ("status", _LOOK, "Show for each account when it was backed up last, and whether that is good enough."),
+)
+
+SUBCOMMANDS = {
+    "config": (
+        ("check", "Check the configuration and every secret it refers to."),
+        ("schema", "Print the JSON Schema of the configuration, for editors."),
+    ),
+    "key": (
+        ("list", "List the key slots."),
+        ("add", "Add a key slot, opened by a new key file or by a passphrase."),
+        ("remove", "Remove a key slot: what opened it opens nothing any more."),
+        ("rotate", "Give a key slot another key file or passphrase."),
+        ("export", "Write the secrets themselves, to be kept offline."),
+    ),
+}
+
+
+def make_app(run: Callable[[Context, App, list[str]], int]) -> App:
+    """The application. run(context, app, tokens) is called with the global options taken out of the tokens."""
+    app = App(
+        name="backupd",
+        help="Backup and disaster recovery for e-mail: incremental, deduplicated, encrypted, and proved to restore.",
+        version=f"backupd {__version__}",
+        help_format="plaintext",
+        default_parameter=Parameter(negative=()),
+    )
+    for place, (name, group, text) in enumerate(COMMANDS):
+        if name in SUBCOMMANDS:
+            sub = App(name=name, help=text, group=group, sort_key=place)
+            for order, (verb, what) in enumerate(SUBCOMMANDS[name]):
+                sub.command(f"backupd.cli.commands.{name}:{verb}_command", name=verb, help=what, sort_key=order)
+            app.command(sub)
+        else:
+            app.command(f"backupd.cli.commands.{name}:command", name=name, group=group, help=text, sort_key=place)
+    app["--help"].group = app["--version"].group = _GLOBAL
+    app.meta.group_parameters = _GLOBAL
+
+    @app.meta.default
+    def launch(
+        *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+        config: Annotated[
+            Path | None,
+            Parameter(help="The configuration file; else $BACKUPD_CONFIG, then /etc/backupd/config.yaml."),
+        ] = None,
+        json: Annotated[bool, Parameter(help="One JSON document on standard output.", show_default=False)] = False,
+        quiet: Annotated[
+            bool, Parameter(name=["--quiet", "-q"], help="Only problems, on standard error.", show_default=False)
+        ] = False,
+        debug: Annotated[bool, Parameter(help="A traceback with every error.", show_default=False)] = False,
+    ) -> Any:
+        return run(Context(config, json, debug, quiet), app, list(tokens))
+
+    return app

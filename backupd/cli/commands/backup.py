@@ -1,0 +1,144 @@
+"""`backupd backup`."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from backupd.cli import output
+from backupd.cli.context import INTERRUPTED, Context, Here
+from backupd.errors import BackupdError, Interrupted
+
+if TYPE_CHECKING:
+    from backupd.operations.backup import BackupReport
+    from backupd.operations.events import Observer
+    from backupd.operations.state import State
+
+FAILED = 1
+INCOMPLETE = 3
+
+
+def command(*accounts: str, context: Here) -> int:
+    """Take a snapshot of accounts now. One that fails does not stop the others.
+
+    Parameters
+    ----------
+    accounts
+        Their names in the configuration; none means all.
+    """
+    from backupd.cli.progress import shown
+
+    names = list(dict.fromkeys(accounts)) or list(context.config.accounts)
+    for name in names:
+        context.config.account(name)  # an unknown name is found before anything is done
+    results: list[BackupReport | BackupdError] = []
+    with context.state() as state, shown(context) as observer, context.stopping() as stop:
+        runner = _Runner(context, state, observer, stop)
+        for name in names:
+            if stop.is_set():
+                break
+            results.append(runner.run(name))
+        runner.close()
+    code = INTERRUPTED if stop.is_set() else exit_code(results)
+    if context.json:
+        runs = [_document(name, result) for name, result in zip(names, results, strict=False)]
+        output.document({"runs": runs, "exit_code": code})
+    for name, result in zip(names, results, strict=False):
+        _tell(context, name, result)
+    return code
+
+
+class _Runner:
+    """Runs accounts one after another on one open repository, which is opened anew after a failure: what failed may
+    have left the repository's writer unusable, and the next account must not suffer from it."""
+
+    def __init__(self, context: Context, state: State, observer: Observer, stop: threading.Event) -> None:
+        from backupd.operations.opening import open_repository
+
+        self._context, self._state, self._observer, self._stop = context, state, observer, stop
+        self._open = open_repository
+        # Opened here, so that a wrong passphrase or a missing repository is said once, and not for every account.
+        self._repository = open_repository(context.config)
+        self._usable = True
+
+    def run(self, name: str) -> BackupReport | BackupdError:
+        from backupd.operations.backup import backup
+        from backupd.operations.opening import open_source
+        from backupd.operations.selection import Selection
+
+        try:
+            if not self._usable:
+                self._repository = self._open(self._context.config)
+                self._usable = True
+            chosen = self._context.config.account(name).mailboxes
+            return backup(
+                self._repository,
+                open_source(self._context.config, name),
+                name,
+                state=self._state,
+                selection=Selection(tuple(chosen.include), tuple(chosen.exclude)),
+                observer=self._observer,
+                stop=self._stop,
+            )
+        except BackupdError as error:
+            self.close()
+            return error
+
+    def close(self) -> None:
+        if self._usable:
+            self._repository.close()
+        self._usable = False
+
+
+def exit_code(results: list[BackupReport | BackupdError]) -> int:
+    """The worst of all accounts: 130 when interrupted; what they failed with, or 1 when not all of them, or not for
+    the same reason; 3 when something is missing; else 0."""
+    codes = {result.exit_code for result in results if isinstance(result, BackupdError)}
+    if INTERRUPTED in codes:
+        return INTERRUPTED
+    if codes:
+        all_failed = all(isinstance(result, BackupdError) for result in results)
+        return codes.pop() if all_failed and len(codes) == 1 else FAILED
+    problems = any(not isinstance(result, BackupdError) and result.problems for result in results)
+    return INCOMPLETE if problems else 0
+
+
+def _document(name: str, result: BackupReport | BackupdError) -> object:
+    if isinstance(result, BackupdError):
+        return {"account": name, "error": output.describe_error(result)}
+    return result
+
+
+def _tell(context: Context, name: str, result: BackupReport | BackupdError) -> None:
+    if isinstance(result, BackupdError):
+        output.remark(
+            str(result) if isinstance(result, Interrupted) or result.subject.startswith(name) else f"{name}: {result}"
+        )
+        return
+    context.say(summary(result))
+    for problem in result.problems:
+        where = f"{problem.mailbox} UID {problem.uid}" if problem.uid is not None else problem.mailbox
+        output.remark(f"{name}: {where}: {problem.what}")
+    for loss in result.losses:
+        output.remark(
+            f"{name}: sudden loss: {loss.gone:,} of {output.count(loss.before, 'message')} are gone from "
+            f"{loss.name or 'the account'}; snapshot {loss.pinned} still has them"
+        )
+    for note in result.notes:
+        context.note(f"{name}: {note}")
+
+
+def summary(report: BackupReport) -> str:
+    """One line about a run that ended."""
+    held = f"{output.count(report.messages, 'message')} in {output.count(report.mailboxes, 'mailbox', 'mailboxes')}"
+    if report.snapshot is None:
+        return f"{report.account}: nothing has changed, {held}"
+    changes = [
+        (report.new, f"{report.new:,} new ({output.size(report.downloaded)})"),
+        (report.recognised, f"{report.recognised:,} moved"),
+        (report.vanished, f"{report.vanished:,} gone"),
+        (report.changed, f"{report.changed:,} with other flags"),
+    ]
+    said = ", ".join([held, *(text for number, text in changes if number)])
+    complete = "" if report.complete else " (not complete)"
+    return f"{report.account}: {said}; snapshot {report.snapshot}{complete}, {output.size(report.stored)} stored"

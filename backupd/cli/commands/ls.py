@@ -1,0 +1,123 @@
+"""`backupd ls`."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from backupd.cli import output
+from backupd.cli.context import Context, Here
+from backupd.cli.output import Column
+
+if TYPE_CHECKING:
+    from backupd.operations.look import MailboxLine, MessageLine
+    from backupd.repository.repository import Repository
+    from backupd.repository.snapshots import MailboxRecord, Snapshot, SnapshotRef
+
+_LETTERS = {"\\seen": "S", "\\answered": "R", "\\flagged": "F", "\\draft": "D", "\\deleted": "T"}
+_NAME_WIDTH = 20
+
+
+def command(snapshot: str, mailbox: str | None = None, /, *, context: Here) -> int:
+    """List a snapshot's mailboxes, or the messages of one.
+
+    Parameters
+    ----------
+    snapshot
+        An id, the beginning of one, ACCOUNT@latest or ACCOUNT@2026-11-01T12:00.
+    mailbox
+        Its name as `ls SNAPSHOT` shows it. Flags are in Maildir's letters: S seen, R replied, F flagged, D draft,
+        T deleted; + stands for keywords.
+    """
+    from backupd.operations import look
+
+    with context.repository() as repository:
+        ref, found = context.find(repository, snapshot)
+        if mailbox is None:
+            _mailboxes(context, ref, found)
+        else:
+            _messages(context, repository, ref, look.find_mailbox(found, mailbox))
+    return 0
+
+
+def _mailboxes(context: Context, ref: SnapshotRef, snapshot: Snapshot) -> None:
+    from backupd.operations import look
+
+    lines = look.mailboxes(snapshot)
+    if context.json:
+        output.document({"snapshot": look.describe(ref, snapshot), "mailboxes": lines})
+        return
+    output.table(
+        [Column("MAILBOX", shrink=True), Column("MESSAGES", right=True), Column("SIZE", right=True), Column("")],
+        [(line.path, f"{line.messages:,}", output.size(line.octets), _remarks(line)) for line in lines],
+        ["yellow" if line.missing else "" for line in lines],
+    )
+
+
+def _remarks(line: MailboxLine) -> str:
+    remarks = [*line.special_use]
+    if not line.selectable:
+        remarks.append("holds no messages")
+    if line.missing:
+        remarks.append(f"{line.missing:,} missing")
+    return " ".join(remarks)
+
+
+def _messages(context: Context, repository: Repository, ref: SnapshotRef, record: MailboxRecord) -> None:
+    from backupd.operations import look
+    from backupd.repository.keys import Role
+
+    lines = look.messages(repository, record)
+    if context.json:
+        _stream_json(ref, record, lines)
+        return
+    if repository.secrets.role is not Role.READER:
+        context.note("a writer's key opens no mail: senders and subjects are not shown")
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for line in lines:
+        output.line(_cut(_message(line, width), width))
+
+
+def _message(line: MessageLine, width: int | None) -> str:
+    flags = "".join(letter for flag, letter in _LETTERS.items() if flag in {each.lower() for each in line.flags})
+    keywords = "+" if any(flag.lower() not in _LETTERS for flag in line.flags) else ""
+    start = f"{line.uid:>7}  {output.mail_date(line.date):16}  {output.size(line.size):>7}  {flags + keywords:4}"
+    if line.from_ is None:
+        return f"{start}  {line.id[:16]}"
+    sender = output.clean(line.from_)
+    return f"{start}  {_fit(sender, _NAME_WIDTH) if width else sender.ljust(_NAME_WIDTH)}  {line.subject}".rstrip()
+
+
+def _fit(text: str, width: int) -> str:
+    """Exactly so many cells of a terminal; some characters take two."""
+    from rich.cells import cell_len, set_cell_size
+
+    return text + " " * (width - cell_len(text)) if cell_len(text) <= width else set_cell_size(text, width - 1) + "…"
+
+
+def _cut(text: str, width: int | None) -> str:
+    from rich.cells import cell_len
+
+    text = output.clean(text)
+    return _fit(text, width) if width and cell_len(text) > width else text
+
+
+def _stream_json(ref: SnapshotRef, record: MailboxRecord, lines: Iterable[MessageLine]) -> None:
+    """The document piece by piece: a mailbox of a million messages must not be held at once. When something fails
+    in the middle, the document still ends well, and says so."""
+    from backupd.errors import BackupdError
+
+    head = output.encode({"snapshot": ref.id, "mailbox": record.mailbox.name, "count": record.messages})
+    output.write_raw(head[:-1] + b',"messages":[')
+    separator, tail = b"\n", b"]}\n"
+    try:
+        for line in lines:
+            sys.stdout.buffer.write(separator + output.encode(line))
+            separator = b",\n"
+    except BackupdError as error:
+        tail = b'],"error":' + output.encode(output.describe_error(error)) + b"}\n"
+        raise output.Told(error) from error
+    finally:
+        output.write_raw(tail)

@@ -1,0 +1,132 @@
+"""`backupd restore`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from backupd.cli import output
+from backupd.cli.context import Context, Here
+from backupd.cli.output import Column
+
+if TYPE_CHECKING:
+    from backupd.operations.restore import RestoreReport
+    from backupd.sources.base import Source
+
+INCOMPLETE = 3
+
+
+def command(
+    snapshot: str,
+    target: str,
+    /,
+    *,
+    mailbox: Annotated[list[str] | None, Parameter(consume_multiple=False)] = None,
+    missing_only: Annotated[bool, Parameter(show_default=False)] = False,
+    into: str | None = None,
+    dry_run: Annotated[bool, Parameter(show_default=False)] = False,
+    context: Here,
+) -> int:
+    """Write a snapshot's mail to a server or to files. What is there already is not written again.
+
+    Parameters
+    ----------
+    snapshot
+        An id, the beginning of one, ACCOUNT@latest or ACCOUNT@2026-11-01T12:00.
+    target
+        imap:ACCOUNT, maildir:DIR, mbox:DIR, eml:DIR or zip:FILE.
+    mailbox
+        Only this mailbox and those below it, or those a pattern such as "Work/*" matches; may be repeated.
+    missing_only
+        Only messages that the account has nowhere any more.
+    into
+        Put all mailboxes below this one.
+    dry_run
+        Show what would be written, and write nothing.
+    """
+    from backupd.cli.progress import shown
+    from backupd.operations.opening import target_opener
+    from backupd.operations.restore import restore
+
+    with context.repository() as repository, context.state() as state:
+        ref, _ = context.find(repository, snapshot)
+        open_target = target_opener(context.config, target, into=into, secrets=repository.secrets)
+        with shown(context) as observer, context.stopping() as stop:
+            report = restore(
+                repository,
+                ref,
+                open_target,
+                mailboxes=mailbox or (),
+                missing_only=missing_only,
+                elsewhere=_elsewhere(context, target) if missing_only else None,
+                dry_run=dry_run,
+                state=state,
+                observer=observer,
+                stop=stop,
+            )
+    code = INCOMPLETE if any(each.refused or each.altered for each in report.mailboxes) or report.problems else 0
+    if context.json:
+        output.document({"report": report, "exit_code": code})
+    else:
+        _tell(context, report)
+    return code
+
+
+def _elsewhere(context: Context, target: str) -> Source | None:
+    """The account that is restored to: a message that was moved to another mailbox there is not missing."""
+    from backupd.operations.opening import open_source
+
+    kind, _, account = target.partition(":")
+    return open_source(context.config, account) if kind == "imap" else None
+
+
+def _tell(context: Context, report: RestoreReport) -> None:
+    verb = "TO WRITE" if report.dry_run else "WRITTEN"
+    refused = any(each.refused for each in report.mailboxes)
+    if not context.quiet:
+        output.table(
+            [
+                Column("MAILBOX", shrink=True),
+                Column("GOES TO", shrink=True),
+                Column("MESSAGES", right=True),
+                Column("THERE", right=True),
+                Column(verb, right=True),
+                *([Column("REFUSED", right=True)] if refused else []),
+            ],
+            [
+                (
+                    each.name,
+                    each.target_name,
+                    f"{each.messages:,}",
+                    f"{each.present:,}",
+                    f"{each.messages - each.present if report.dry_run else each.written:,}",
+                    *([f"{each.refused:,}"] if refused else []),
+                )
+                for each in report.mailboxes
+            ],
+            ["yellow" if each.refused or each.altered else "" for each in report.mailboxes],
+        )
+        output.line()
+    context.say(summary(report))
+    for problem in report.problems:
+        where = f"{problem.mailbox} UID {problem.uid}" if problem.uid is not None else problem.mailbox
+        output.remark(f"{where}: {problem.what}")
+
+
+def summary(report: RestoreReport) -> str:
+    """One line about a restore."""
+    messages = sum(each.messages for each in report.mailboxes)
+    present = sum(each.present for each in report.mailboxes)
+    written = sum(each.written for each in report.mailboxes)
+    if report.dry_run:
+        return (
+            f"{report.target}: {output.count(messages - present, 'message')} would be written, {present:,} are there; "
+            "nothing was changed (dry run)"
+        )
+    refused = sum(each.refused for each in report.mailboxes)
+    altered = sum(each.altered for each in report.mailboxes)
+    said = [f"{output.count(written, 'message')} written", f"{present:,} were there"]
+    said += [f"{altered:,} of them with something left out"] if altered else []
+    said += [f"{refused:,} refused"] if refused else []
+    return f"{report.target}: {', '.join(said)}"

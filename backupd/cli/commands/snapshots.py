@@ -1,0 +1,73 @@
+"""`backupd snapshots`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from backupd.cli import output
+from backupd.cli.context import Here
+from backupd.cli.output import Column
+
+if TYPE_CHECKING:
+    from backupd.operations.look import SnapshotLine
+
+
+def command(account: str | None = None, /, *, context: Here) -> int:
+    """List snapshots, oldest first.
+
+    Parameters
+    ----------
+    account
+        Only this account's.
+    """
+    from backupd.errors import UsageError
+    from backupd.operations import look
+
+    with context.repository() as repository:
+        lines = look.snapshots(repository, account)
+    if account and not lines and account not in context.config.accounts:
+        there = ", ".join(sorted(context.config.accounts))
+        raise UsageError(
+            "no account of this name, and no snapshot of one", subject=account, remedy=f"there are {there}"
+        )
+    if context.json:
+        output.document(lines)
+        return 0
+    output.table(
+        [
+            Column("ID"),
+            Column("TIME"),
+            Column("ACCOUNT", shrink=True),
+            Column("MAILBOXES", right=True),
+            Column("MESSAGES", right=True),
+            Column("SIZE", right=True),
+            Column("STATE"),
+        ],
+        [
+            (
+                line.id[-8:],
+                output.local_time(line.time)[:16],
+                line.account,
+                f"{line.mailboxes:,}",
+                f"{line.messages:,}",
+                output.size(line.octets),
+                _state(line),
+            )
+            for line in lines
+        ],
+        ["" if line.complete else "red" if line.damaged else "yellow" for line in lines],
+    )
+    for line in lines:
+        if line.damaged:
+            context.note(f"snapshot {line.id} cannot be read: {line.damaged}")
+    return 0
+
+
+def _state(line: SnapshotLine) -> str:
+    if line.damaged:
+        return "damaged"
+    if line.checkpoint:
+        return "partial"
+    if line.losses:
+        return "loss"
+    return "complete" if line.complete else output.count(line.problems, "problem")

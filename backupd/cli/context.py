@@ -1,0 +1,115 @@
+"""What every command gets beside its own arguments: the global options, and what they lead to.
+
+Everything is opened when it is first asked for, so that `backupd --help` imports and opens nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from backupd.cli import output
+
+if TYPE_CHECKING:
+    from backupd.config import Config
+    from backupd.operations.state import State
+    from backupd.repository.repository import Repository
+    from backupd.repository.snapshots import Snapshot, SnapshotRef
+
+INTERRUPTED = 130
+_SHOW_CURSOR = "\x1b[?25h"
+
+
+@dataclass
+class Context:
+    """The global options of one call. config_path: as given, None for the default."""
+
+    config_path: Path | None = None
+    json: bool = False
+    debug: bool = False
+    quiet: bool = False
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration. Raises ConfigError."""
+        from backupd.config import load
+
+        return load(self.config_path)
+
+    @contextmanager
+    def repository(self) -> Iterator[Repository]:
+        """The configured repository, open. Raises NoRepository, WrongKey, ConfigError."""
+        from backupd.operations.opening import open_repository
+
+        with open_repository(self.config) as repository:
+            yield repository
+
+    @contextmanager
+    def state(self) -> Iterator[State]:
+        """The state directory, open. Raises StorageDenied, StorageFull."""
+        from backupd.operations.opening import open_state
+
+        state = open_state(self.config)
+        try:
+            yield state
+        finally:
+            state.close()
+
+    def find(self, repository: Repository, text: str) -> tuple[SnapshotRef, Snapshot]:
+        """The snapshot that is meant; whoever meant an incomplete one is told. Raises UsageError."""
+        from backupd.operations.find_snapshot import find
+
+        ref, snapshot = find(repository, text, list(self.config.accounts))
+        if snapshot.checkpoint:
+            self.note(f"snapshot {ref.id} is of a backup that did not end: mail may be missing from it")
+        elif not snapshot.complete:
+            self.note(f"snapshot {ref.id} is not complete: {output.count(len(snapshot.problems), 'problem')}")
+        return ref, snapshot
+
+    def say(self, text: str = "") -> None:
+        """A line of the result, on standard output; nothing with --json or --quiet."""
+        if not (self.json or self.quiet):
+            output.line(text)
+
+    def note(self, text: str) -> None:
+        """A remark on standard error; nothing with --quiet."""
+        if not self.quiet:
+            output.remark(text)
+
+    @contextmanager
+    def stopping(self) -> Iterator[threading.Event]:
+        """While this lasts, SIGINT and SIGTERM set the event, so that the operation ends in order; the second one ends
+        the process at once. Whatever happens, the repository stays valid.
+        """
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            if self.stop.is_set():
+                if sys.stderr.isatty():
+                    sys.stderr.write(_SHOW_CURSOR)
+                    sys.stderr.flush()
+                os._exit(INTERRUPTED)
+            self.stop.set()
+            os.write(2, b"\nbackupd: stopping in order; once more to stop at once\n")
+
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self.stop
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+Here = Annotated[Context, Parameter(parse=False)]
+"""The type of a command's `context`, which is not read from the command line."""

@@ -1,0 +1,103 @@
+"""The entry: parses, runs the command, and turns whatever happens into one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from backupd.cli import output
+from backupd.cli.context import Context
+from backupd.errors import BackupdError, Interrupted, UsageError
+
+if TYPE_CHECKING:
+    from cyclopts import App
+
+BROKEN_PIPE = 141
+"""What a shell shows for a program that SIGPIPE ended: whoever read our output has had enough."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run backupd with these arguments (None: those of the process); its exit code."""
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    wants = Context(json=_given(tokens, "--json"), debug=_given(tokens, "--debug"))
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        try:
+            return _run(tokens)
+        except BackupdError as error:
+            return _failed(error, wants)
+        except KeyboardInterrupt:
+            return _failed(Interrupted("interrupted"), wants)
+        except BrokenPipeError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback reaches a user unasked
+            return _failed(_bug(error), wants, error)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Python would complain once more when it closes standard output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run(tokens: list[str]) -> int:
+    from cyclopts import CycloptsError
+
+    from backupd.cli.app import make_app
+
+    app = make_app(_dispatch)
+    try:
+        result = app.meta(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        raise _usage(error) from None
+    return result if isinstance(result, int) else 0
+
+
+def _dispatch(context: Context, app: App, tokens: list[str]) -> int:
+    """Parse what is left after the global options, and call the command with the context."""
+    command, bound, ignored = app.parse_args(tokens, exit_on_error=False, print_error=False)
+    extra = {"context": context} if "context" in ignored else {}
+    result = command(*bound.args, **bound.kwargs, **extra)
+    return result if isinstance(result, int) else 0
+
+
+def _usage(error: Exception) -> UsageError:
+    """A mistake in the command line as one line."""
+    text = " ".join(str(error).split()).rstrip(".")
+    return UsageError(
+        text[:1].lower() + text[1:], remedy="`backupd --help` and `backupd COMMAND --help` show what there is"
+    )
+
+
+def _bug(error: Exception) -> BackupdError:
+    what = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+    return BackupdError(
+        f"this is a bug in backupd: {what}", remedy="the same command with --debug shows where; please report it"
+    )
+
+
+def _failed(error: BackupdError, wants: Context, cause: Exception | None = None) -> int:
+    if wants.debug:
+        traceback.print_exception(cause or error, file=sys.stderr)
+    output.remark(str(error))
+    if wants.json and not isinstance(error, output.Told):
+        output.document({"error": output.describe_error(error)})
+    return error.exit_code
+
+
+def _given(tokens: list[str], option: str) -> bool:
+    """Whether a global option is there, looked up before anything is parsed: errors of parsing obey it too."""
+    return option in (tokens[: tokens.index("--")] if "--" in tokens else tokens)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,184 @@
+"""Standard output and standard error: text that cannot harm a terminal, tables, and the one JSON document.
+
+Names of mailboxes, subjects and what servers say are written by strangers. Whatever is printed goes through `clean`,
+and rich never reads markup in it.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from backupd.errors import BackupdError
+from backupd.mail.names import UNSAFE
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+_WIDE = 10_000
+_INTERNALDATE = re.compile(r"\s*(\d{1,2})-([A-Za-z]{3})-(\d{4}) (\d\d:\d\d)")
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+
+
+def clean(text: str) -> str:
+    r"""The text with controls, escapes and marks that reorder or hide text made visible, as \x1b or \u202e."""
+    return UNSAFE.sub(lambda match: match[0].encode("unicode-escape").decode("ascii"), text)
+
+
+def line(text: str = "") -> None:
+    """One line on standard output."""
+    sys.stdout.write(clean(text) + "\n")
+
+
+def remark(text: str) -> None:
+    """One line on standard error."""
+    sys.stderr.write(f"backupd: {clean(text)}\n")
+
+
+def console(*, error: bool = False) -> Console:
+    """A console that takes all text as it is. Where no terminal is, nothing is cut to a width."""
+    from rich.console import Console
+
+    stream = sys.stderr if error else sys.stdout
+    width = None if stream.isatty() else _WIDE
+    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False, soft_wrap=False)
+
+
+class Column:
+    """A column of a table. right: numbers; shrink: the one that gives way when the terminal is narrow."""
+
+    def __init__(self, title: str, *, right: bool = False, shrink: bool = False) -> None:
+        self.title, self.right, self.shrink = title, right, shrink
+
+
+def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], styles: Sequence[str] = ()) -> None:
+    """Print a table on standard output. styles: of the rows, in turn; "" for none."""
+    console().print(make_table(columns, rows, styles))
+
+
+def make_table(columns: Sequence[Column], rows: Iterable[Sequence[str]], styles: Sequence[str] = ()) -> Table:
+    """A table without frames, its cells cleaned."""
+    from rich.cells import cell_len
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        made.add_column(
+            Text(column.title),
+            justify="right" if column.right else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+    kept = [[clean(cell) for cell in row] for row in rows]
+    for place, column in enumerate(columns):
+        if not column.shrink:  # numbers and ids are worthless in part
+            widest = max([len(column.title), *(cell_len(row[place]) for row in kept)])
+            made.columns[place].min_width = widest
+    for number, row in enumerate(kept):
+        made.add_row(*(Text(cell) for cell in row), style=styles[number] if number < len(styles) else "")
+    return made
+
+
+def size(octets: int) -> str:
+    """Octets for people: 999 B, 1.2 kB, 34 MB."""
+    value = float(octets)
+    for unit in _UNITS:
+        if value < 999.5 or unit == _UNITS[-1]:
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 99.5 else f"{value:.1f} {unit}"
+        value /= 1000
+    raise AssertionError
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """'1 message', '2,345 messages'."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def local_time(rfc3339: str) -> str:
+    """A stored time in the time zone of this machine, to the second."""
+    if not rfc3339:
+        return ""
+    return datetime.fromisoformat(rfc3339).astimezone().isoformat(sep=" ", timespec="seconds")[:19]
+
+
+def mail_date(internaldate: str) -> str:
+    """An INTERNALDATE as it was written by the server, in the order that sorts; as it is when it is odd."""
+    match = _INTERNALDATE.match(internaldate)
+    if not match or match[2].lower() not in _MONTHS:
+        return internaldate
+    return f"{match[3]}-{_MONTHS.index(match[2].lower()) + 1:02}-{int(match[1]):02} {match[4]}"
+
+
+def age(span: timedelta) -> str:
+    """A span of time in its largest units: 42 s, 5 min, 3 h 20 min, 12 days."""
+    seconds = int(span.total_seconds())
+    if seconds < 120:
+        return f"{seconds} s"
+    if seconds < 2 * 3600:
+        return f"{seconds // 60} min"
+    if seconds < 48 * 3600:
+        hours, minutes = divmod(seconds // 60, 60)
+        return f"{hours} h {minutes} min" if minutes and hours < 10 else f"{hours} h"
+    return f"{seconds // 86400} days"
+
+
+def document(value: object) -> None:
+    """The one JSON document of a command with --json."""
+    write_raw(encode(value) + b"\n")
+
+
+class Told(BackupdError):
+    """An error that is in the JSON document already, which cannot be told twice."""
+
+    def __init__(self, error: BackupdError) -> None:
+        super().__init__(error.what, subject=error.subject, remedy=error.remedy)
+        self.exit_code = error.exit_code
+
+
+def describe_error(error: BackupdError) -> dict[str, object]:
+    """An error in a JSON document."""
+    return {
+        "kind": type(error).__name__,
+        "message": str(error),
+        "what": error.what,
+        "subject": error.subject,
+        "remedy": error.remedy,
+        "exit_code": error.exit_code,
+    }
+
+
+def encode(value: object) -> bytes:
+    r"""JSON; bytes (raw mailbox names, labels) become text in which what is not UTF-8 stands as \xff."""
+    import msgspec
+
+    return msgspec.json.encode(plain(value))
+
+
+def plain(value: object) -> object:
+    """The value in types that JSON has."""
+    import msgspec
+
+    return _decoded(msgspec.to_builtins(value, builtin_types=(bytes,)))
+
+
+def _decoded(value: object) -> object:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, dict):
+        return {str(key): _decoded(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_decoded(each) for each in value]
+    return value
+
+
+def write_raw(data: bytes) -> None:
+    """Octets on standard output as they are."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()

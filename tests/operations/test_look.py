@@ -1,0 +1,89 @@
+"""Lists of what is in the repository."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from backupd.errors import UsageError, WrongKey
+from backupd.operations import look
+from backupd.repository.keys import Role
+from backupd.repository.repository import Repository
+from tests.support import archive
+from tests.support.archive import NOON, Box, Mail
+from tests.support.mail import Attachment, message
+from tests.support.memory_storage import MemoryStorage
+
+HELLO = Mail(message("Grüße", attachments=[Attachment("plan.pdf", b"x" * 100)]), (b"\\Seen", b"work"))
+OTHER = Mail(message("Other"))
+
+
+def test_snapshots_are_listed_oldest_first_of_one_account_or_all(repository: Repository) -> None:
+    late = archive.put(repository, {b"INBOX": Box({1: HELLO})}, time=NOON + timedelta(hours=1))
+    early = archive.put(repository, time=NOON)
+    bobs = archive.put(repository, account="bob", time=NOON + timedelta(hours=2))
+    assert {line.id for line in look.snapshots(repository)} == {early.id, late.id, bobs.id}
+    assert [line.id for line in look.snapshots(repository, "alice")] == [early.id, late.id]
+    assert look.snapshots(repository, "alice")[1].messages == 1
+
+
+def test_a_damaged_snapshot_is_in_the_list_and_says_so(storage: MemoryStorage, repository: Repository) -> None:
+    good, bad = archive.put(repository), archive.put(repository, time=NOON + timedelta(hours=1))
+    storage.delete(bad.name)
+    storage.put(bad.name, [b"no snapshot"])
+    lines = look.snapshots(repository)
+    assert [bool(line.damaged) for line in lines] == [False, True]
+    assert lines[0].id == good.id
+
+
+def test_messages_are_listed_with_what_their_headers_say(repository: Repository) -> None:
+    ref = archive.put(repository, {b"INBOX": Box({3: HELLO, 7: OTHER})})
+    first, second = look.messages(repository, look.find_mailbox(repository.snapshot(ref), "inbox"))
+    assert (first.uid, first.subject, first.from_) == (3, "Grüße", "Alice <alice@example.com>")
+    assert first.flags == ["\\Seen", "work"]
+    assert (second.uid, second.size, second.date) == (7, len(OTHER.raw), archive.DATE.decode())
+
+
+def test_a_writer_sees_the_messages_but_nothing_that_people_wrote(
+    storage: MemoryStorage, repository: Repository
+) -> None:
+    ref = archive.put(repository, {b"INBOX": Box({3: HELLO})})
+    with Repository(storage, repository.secrets.for_role(Role.WRITER)) as writers:
+        snapshot = writers.snapshot(ref)
+        (line,) = look.messages(writers, look.find_mailbox(snapshot, "INBOX"))
+        assert (line.uid, line.size) == (3, len(HELLO.raw))
+        assert line.subject is None
+        assert line.from_ is None
+        found = look.find_message(writers, snapshot, "INBOX:3")
+        with pytest.raises(WrongKey):
+            look.Lines(writers).envelope(found.pair[0])
+
+
+def test_a_mailbox_is_found_by_any_of_its_names(repository: Repository) -> None:
+    ref = archive.put(repository, {b"Entw&APw-rfe": Box({}, name="Entwürfe"), b"INBOX": Box({})})
+    snapshot = repository.snapshot(ref)
+    assert look.find_mailbox(snapshot, "Entwürfe") == look.find_mailbox(snapshot, "Entw&APw-rfe")
+    with pytest.raises(UsageError, match="there are INBOX, Entwürfe"):
+        look.find_mailbox(snapshot, "Drafts")
+
+
+def test_mailboxes_that_look_alike_are_told_apart_by_what_the_server_writes(repository: Repository) -> None:
+    ref = archive.put(repository, {b"one": Box({}, name="same"), b"two": Box({1: HELLO}, name="same")})
+    snapshot = repository.snapshot(ref)
+    with pytest.raises(UsageError, match="one or two"):
+        look.find_mailbox(snapshot, "same")
+    assert look.find_mailbox(snapshot, "two").messages == 1
+
+
+def test_a_message_is_found_by_mailbox_and_uid_or_by_its_id(repository: Repository) -> None:
+    ref = archive.put(repository, {b"INBOX": Box({3: HELLO, 7: OTHER}), b"a:b": Box({9: HELLO})})
+    snapshot = repository.snapshot(ref)
+    by_uid = look.find_message(repository, snapshot, "a:b:9")
+    identity = by_uid.pair[0].message.hex()
+    by_id = look.find_message(repository, snapshot, identity[:9])
+    assert by_uid.record.mailbox.name == "a:b"
+    assert (by_id.record.mailbox.name, by_id.pair[0].uid, by_id.also_in) == ("INBOX", 3, [("a:b", 9)])
+    for wrong in ("INBOX:4", "Nowhere:3", "abc", "no message", "0" * 64):
+        with pytest.raises(UsageError):
+            look.find_message(repository, snapshot, wrong)
