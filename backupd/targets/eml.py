@@ -62,6 +62,7 @@ class _EmlDelivery(Delivery):
     """Messages are given their names where they are."""
 
     def __init__(self, folder: Folder) -> None:
+        super().__init__()
         self.temporary = folder
         self._count = 0
 

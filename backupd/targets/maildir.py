@@ -156,6 +156,7 @@ class _MaildirDelivery(Delivery):
     """Messages go to tmp, and from there to cur."""
 
     def __init__(self, folder: Folder) -> None:
+        super().__init__()
         with contextlib.ExitStack() as opened:
             self.temporary = opened.enter_context(_part(folder, "tmp"))
             self._cur = opened.enter_context(_part(folder, "cur"))
@@ -192,6 +193,7 @@ class _MaildirDelivery(Delivery):
         self._cur.sync()
 
     def close(self) -> None:
+        super().close()
         self._opened.close()
 
 

@@ -106,8 +106,8 @@ def test_names_of_every_shape_find_a_place_and_are_found_again(account: Account,
         (b"new\nline", b"/"), (b"&AAo-", b"/"), (b"\xff\xfe", b"/"), (b"Gr\xc3\xbc\xc3\x9fe", b"/"), (b"a&b", b"/"),
         (b"a&-b", b"/"), (b"john.doe", b"/"), (b"john/doe", b"."), (b"a\\b", b"\\"), (b"flat/name", None),
         (b"x" * 300, b"/"), (b"y" * 200 + b"/" + b"z" * 200, b"/"), (b"~root", b"/"), (b" ", b"/"),
-        (b"two  spaces ", b"/"), (b"50%", b"/"), (b"100%25", b"/"), (b"star*", b"/"), (b'q"uote', b"/"), (b"INBOX/Sub", b"/"),
-        (b"NIL", b"/"),
+        (b"two  spaces ", b"/"), (b"50%", b"/"), (b"100%25", b"/"), (b"star*", b"/"), (b'q"uote', b"/"),
+        (b"NIL", b"/"), (b"INBOX/Sub", b"/"),
         (b"Archive.2024", b"."), (b"cur", b"/"), (b"(brackets)", b"/"), (b"{5}", b"/"), (b"nul\0", b"/"), (b"", b"/"),
     ]  # fmt: skip
     for expected in (["written"], []):
@@ -234,3 +234,16 @@ def test_looking_changes_nothing(account: Account) -> None:
     assert target.present(mailbox(b"Nowhere")) == Counter()
     target.close()
     assert (account.status("INBOX"), account.messages("INBOX"), account.mailboxes()) == before
+
+
+def test_line_ends_the_server_changes_are_reported_and_known_the_next_time(account: Account) -> None:
+    odd = [b"Subject: lf\n\nbody\n", b"Subject: crs\r\r\n\r\nbody\r\r\n", b"Subject: end\r\n\r\nbody\r"]
+    kept = b"Subject: cr alone\r\n\r\none\rtwo\r\n"
+    sent = [outgoing(raw, uid) for uid, raw in enumerate([message("a"), *odd, kept, message("b")], 1)]
+    first = restore(account, INBOX, sent)
+    assert [each.result for each in first] == ["written", "altered", "altered", "altered", "written", "written"]
+    assert "18 octets became 21" in first[1].what
+    again = restore(account, INBOX, sent)
+    assert [(each.message.uid, each.result) for each in again] == [(2, "altered"), (3, "altered"), (4, "altered")]
+    assert all("there before" in each.what for each in again)
+    assert account.status("INBOX")["MESSAGES"] == len(sent)

@@ -10,6 +10,7 @@ from backupd.mail import dates, flags
 from backupd.model import Flags
 from backupd.targets.base import Outcome, Outgoing
 from backupd.targets.content import UNREADABLE, chunks_of, refused
+from backupd.targets.imap.line_ends import Octets, Stored, examine
 from backupd.wire.imap_commands import Literal, Part
 
 _FLAG = re.compile(rb"\\?[^\x00-\x20\x7f-\xff(){%*\"\\\]]+\Z")
@@ -18,14 +19,18 @@ _FLAG = re.compile(rb"\\?[^\x00-\x20\x7f-\xff(){%*\"\\\]]+\Z")
 
 @dataclass(slots=True)
 class Ready:
-    """A message to be sent. remarks: what is not as it was; again: whether it was refused for a while before."""
+    """A message to be sent. remarks: what is not as it was; again: whether it was refused for a while before.
+
+    changed: what is sent instead, when the server refused the line ends.
+    """
 
     message: Outgoing
     flags: Flags
     date: bytes
-    binary: bool
+    octets: Octets
     remarks: list[str] = field(default_factory=list)
     again: bool = False
+    changed: Stored | None = None
 
     @property
     def keywords(self) -> Flags:
@@ -37,7 +42,7 @@ class Ready:
         return [
             b"(%s)" % b" ".join(self.flags),
             b'"%s"' % self.date,
-            Literal(self.message.body, binary=self.binary),
+            Literal(self.changed or self.message.body, binary=self.octets.nul and not self.changed),
         ]
 
     def outcome(self) -> Outcome:
@@ -49,7 +54,8 @@ class Ready:
 class Rules:
     """What a mailbox takes.
 
-    permanent: PERMANENTFLAGS, None if it did not say; limit: octets of a message (RFC 7889); binary: whether NUL may be.
+    permanent: PERMANENTFLAGS, None if it did not say; limit: octets of a message (RFC 7889).
+    binary: whether it may hold NUL.
     """
 
     permanent: frozenset[bytes] | None
@@ -67,13 +73,13 @@ def prepare(message: Outgoing, rules: Rules, refused_keywords: Iterable[bytes] =
         what = f"{message.size} octets are more than the {rules.limit} that the server takes (APPENDLIMIT)"
         return Outcome(message, "refused", what)
     try:
-        binary = _has_nul(message)
+        octets = examine(chunks_of(message))  # all of them, so that what cannot be read is known before sending
     except UNREADABLE as error:
         return refused(message, error)
-    if binary and not rules.binary:
+    if octets.nul and not rules.binary:
         return Outcome(message, "refused", "it holds NUL octets, which this server cannot take (no BINARY)")
     date, moved = dates.for_append(message.internaldate)
-    ready = Ready(message, _acceptable(message.flags, rules, refused_keywords), date, binary)
+    ready = Ready(message, _acceptable(message.flags, rules, refused_keywords), date, octets)
     left = [flag for flag in flags.normalise(message.flags) if flag not in ready.flags]
     if left:
         ready.remarks.append(without(left))
@@ -94,11 +100,3 @@ def without(left: Iterable[bytes]) -> str:
 
 def _shown(octets: bytes) -> str:
     return octets.decode("ascii", "backslashreplace")
-
-
-def _has_nul(message: Outgoing) -> bool:
-    """Whether there is a NUL among the octets; reads them all, so that what cannot be read is known before sending."""
-    found = False
-    for chunk in chunks_of(message):
-        found = found or b"\0" in chunk
-    return found

@@ -16,6 +16,7 @@ from backupd.mail.names import display_name
 from backupd.model import Mailbox
 from backupd.targets.base import Fingerprint, Outcome, Outgoing, Present
 from backupd.targets.imap.append import Appender
+from backupd.targets.imap.line_ends import Stored
 from backupd.targets.imap.listing import list_account
 from backupd.targets.imap.names import NameMap
 from backupd.targets.imap.preparing import Rules
@@ -59,6 +60,7 @@ class ImapTarget:
             self._connection.close()
             raise
         self._remarks: dict[bytes, str] = {}
+        self._found: tuple[bytes, Counter[Present]] = (b"", Counter())
 
     @property
     def description(self) -> str:
@@ -92,6 +94,7 @@ class ImapTarget:
                 body = fetch.body
                 header = body if isinstance(body, bytes) else b"".join(body.chunks())
                 found[Present(self._fingerprint(header), fetch.size)] += 1
+        self._found = (name, found)
         return found
 
     def _fetched(self) -> Iterator[Fetch]:
@@ -174,7 +177,16 @@ class ImapTarget:
     def write(self, mailbox: Mailbox, messages: Iterable[Outgoing]) -> Iterator[Outcome]:
         """Append messages. Raises ServerRefused when the mailbox cannot be opened, and errors of the connection."""
         name = self._names.name(mailbox)
-        appender = Appender(self._connection, name, self._rules(name), lambda: self.prepare(mailbox))
+        before = Counter(self._found[1]) if self._found[0] == name else Counter()
+
+        def is_there_changed(message: Outgoing) -> bool:
+            stored = Stored(message)
+            key = Present(self._fingerprint(stored.header()), stored.size)
+            before[key] -= 1
+            return before[key] >= 0
+
+        rules = self._rules(name)
+        appender = Appender(self._connection, name, rules, lambda: self.prepare(mailbox), is_there_changed)
         remark = self._remarks.pop(mailbox.raw_name, "")
         for outcome in appender.run(messages):
             if remark and outcome.result != "refused":
