@@ -1,7 +1,7 @@
 """Every error a user can cause or meet, in one tree.
 
     BackupdError                    exit 1
-    ├── UsageError                  exit 2   a command line that cannot be meant; an unknown account, snapshot or mailbox
+    ├── UsageError                  exit 2   a command line that cannot be meant; an unknown account or snapshot
     ├── ConfigError                 exit 2   the configuration file, or a secret it refers to
     ├── NoRepository                exit 10
     ├── Busy                        exit 11  another backupd works on the same account

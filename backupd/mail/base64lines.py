@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 _NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/]")
 
 
 class Wrapping(NamedTuple):
-    """How base64 stands in a message: characters in a line (0: one line), what ends a line, "=" characters kept."""
+    """How base64 stands in a message: characters in a line (0: one line, not cut), and what ends a line."""
 
     line_length: int
     line_end: bytes
-    padding: int
 
 
 class Lines(NamedTuple):
@@ -77,7 +76,7 @@ def last_line(line: bytes, longest: int) -> tuple[bytes, int, int] | None:
 
 
 class Encoder:
-    """Octets, given piece by piece, to wrapped base64. Call `end` after the last piece."""
+    """Turns octets, given piece by piece, into wrapped base64. Call `end` after the last piece."""
 
     def __init__(self, wrapping: Wrapping) -> None:
         self._wrapping = wrapping
@@ -91,12 +90,12 @@ class Encoder:
         self._octets = bytes(octets[certain:])
         return self._wrap(binascii.b2a_base64(memoryview(octets)[:certain], newline=False))
 
-    def end(self) -> bytes:
-        """The characters that are left."""
+    def end(self, padding: int) -> bytes:
+        """The characters that are left, with so many "=" after them."""
         if not self._octets:
             return b""
         text = binascii.b2a_base64(self._octets, newline=False).rstrip(b"=")
-        return self._wrap(text + b"=" * self._wrapping.padding)
+        return self._wrap(text + b"=" * padding)
 
     def _wrap(self, text: bytes) -> bytes:
         length = self._wrapping.line_length
@@ -109,9 +108,9 @@ class Encoder:
         return self._wrapping.line_end.join(lines)
 
 
-def encode(pieces: Iterator[bytes | memoryview], wrapping: Wrapping) -> Iterator[bytes]:
-    """All pieces in wrapped base64."""
+def encode(pieces: Iterable[bytes | memoryview], wrapping: Wrapping, padding: int) -> Iterator[bytes]:
+    """All pieces in wrapped base64, with so many "=" at the end."""
     encoder = Encoder(wrapping)
     for piece in pieces:
         yield encoder.encode(piece)
-    yield encoder.end()
+    yield encoder.end(padding)

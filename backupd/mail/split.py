@@ -32,19 +32,25 @@ class Literal(NamedTuple):
     data: bytes
 
 
+class PartStart(NamedTuple):
+    """A part begins, which stands in the message like this."""
+
+    wrapping: Wrapping
+
+
 class Piece(NamedTuple):
-    """Some decoded octets of a part, at most PIECE of them."""
+    """Some decoded octets of the part, at most PIECE of them."""
 
     octets: bytes
 
 
 class PartEnd(NamedTuple):
-    """The pieces since the last literal are a part, which stood in the message like this."""
+    """The part ends; so many "=" follow its last character."""
 
-    wrapping: Wrapping
+    padding: int
 
 
-Event = Literal | Piece | PartEnd
+Event = Literal | PartStart | Piece | PartEnd
 
 
 def has_base64(raw: bytes) -> bool:
@@ -147,6 +153,8 @@ class _Splitter:
             if first and len(lines.octets) < SMALLEST:
                 # Too little: it stays as it is, together with what comes before the next part.
                 return
+            if first:
+                yield PartStart(Wrapping(length, line_end))
             first = False
             self._drop(lines.size)
             yield from self._collect(lines.octets)
@@ -160,8 +168,9 @@ class _Splitter:
         if found and len(found[0]) >= SMALLEST:
             octets, padding, used = found
             self._drop(used)
+            yield PartStart(Wrapping(0, b""))
             yield from self._collect(octets)
-            yield from self._end(Wrapping(0, b"", padding))
+            yield from self._end(padding)
 
     def _finish(self, length: int, line_end: bytes) -> Iterator[Event]:
         """The last line, and the end of the part. Without such a line, the line end before is not the part's."""
@@ -174,7 +183,7 @@ class _Splitter:
         else:
             # The last whole line has a line end that joining would not give.
             self._buffer = line_end + self._buffer
-        yield from self._end(Wrapping(length, line_end, padding))
+        yield from self._end(padding)
 
     def _collect(self, octets: bytes) -> Iterator[Event]:
         self._ready.append(octets)
@@ -185,11 +194,11 @@ class _Splitter:
             self._ready = [together[PIECE:]]
             self._ready_size -= PIECE
 
-    def _end(self, wrapping: Wrapping) -> Iterator[Event]:
+    def _end(self, padding: int) -> Iterator[Event]:
         if self._ready_size:
             yield Piece(b"".join(self._ready))
         self._ready, self._ready_size = [], 0
-        yield PartEnd(wrapping)
+        yield PartEnd(padding)
 
 
 def _literal(data: bytes) -> Iterator[Event]:

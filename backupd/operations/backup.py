@@ -1,9 +1,9 @@
 """`backupd backup`: a snapshot of one account.
 
-What the positions prove to be unchanged is carried over unread. Everything else is scanned; then new messages are brought
-in by several sessions at once; then each mailbox is proved complete, and the snapshot is written. An interruption or a
-failure in between leaves a checkpoint, from which the next run goes on. backup_run.py does the work, history.py knows the
-snapshots before and writes the new one.
+What the positions prove to be unchanged is carried over unread. Everything else is scanned; then new messages are
+brought in by several sessions at once; then each mailbox is proved complete, and the snapshot is written. An
+interruption or a failure in between leaves a checkpoint, from which the next run goes on. backup_run.py does the
+work, history.py knows the snapshots before and writes the new one.
 """
 
 from __future__ import annotations

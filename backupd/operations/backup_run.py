@@ -108,6 +108,13 @@ class BackupRun:
             self._sessions.close()
             self._gone.close()
 
+    @property
+    def _server(self) -> Identity:
+        """Known from discovery on."""
+        if self._identity is None:
+            raise RuntimeError("there is no snapshot before discovery")
+        return self._identity
+
     def _discover(self, session: Session) -> list[Discovered]:
         self._identity = session.identity
         return session.discover()
@@ -175,8 +182,7 @@ class BackupRun:
     def _bring_in(self, pool: ThreadPoolExecutor) -> None:
         if self._gone:
             self._ids_arrived = set()
-        identity = self._identity
-        server_ids = identity is not None and bool({"OBJECTID", "X-GM-EXT-1"} & set(identity.capabilities))
+        server_ids = bool({"OBJECTID", "X-GM-EXT-1"} & set(self._server.capabilities))
         recogniser = Recogniser(
             self._gone, self._state, self._account, self._repository.secrets, server_ids=server_ids
         )
@@ -272,8 +278,7 @@ class BackupRun:
             elif raw_name in before:
                 # Not looked at yet, or gone: kept, so that the next run compares with it.
                 mailboxes.append(before[raw_name])
-        assert self._identity is not None
-        self._history.checkpoint(self._identity, mailboxes, self._notes)
+        self._history.checkpoint(self._server, mailboxes, self._notes)
 
     def _keep_what_there_is(self, error: BaseException) -> None:
         if not any(self._counts[each] for each in ("new", "recognised")):
@@ -288,10 +293,9 @@ class BackupRun:
         losses = self._losses(mailboxes)
         for each in losses:
             self._observer(Notice(self._account, "warning", loss.describe(each)))
-        assert self._identity is not None
         problems = sorted(self._problems, key=lambda problem: (problem.mailbox, problem.uid or 0, problem.what))
         parent = self._history.parent_id
-        ref = self._history.conclude(self._identity, mailboxes, problems, losses, self._notes)
+        ref = self._history.conclude(self._server, mailboxes, problems, losses, self._notes)
         return BackupReport(
             account=self._account,
             snapshot=ref.id if ref else None,

@@ -94,7 +94,8 @@ class Chunk(Work[ChunkResult]):
 
     def _next(self) -> UidSet:
         """What to ask for: everything left, or alone the message at which the connection died twice."""
-        suspect = next((uid for uid, count in self._strikes.items() if count == STRIKES - 1 and uid in self._left), None)
+        twice = (uid for uid, count in self._strikes.items() if count == STRIKES - 1 and uid in self._left)
+        suspect = next(twice, None)
         return self._left if suspect is None else UidSet.from_uids([suspect])
 
     def _fetch(self, session: Session, uids: UidSet) -> UidSet:
@@ -133,7 +134,8 @@ class Chunk(Work[ChunkResult]):
             self._left -= UidSet.from_uids([blamed])
 
     def _left_out(self, session: Session, uids: UidSet) -> UidSet:
-        """The server gave neither a message nor a reason. Those it no longer lists are gone; the others are problems."""
+        """The server gave neither a message nor a reason. Those it no longer lists are gone; the others are problems.
+        """
         if not uids:
             return UidSet.EMPTY
         there = UidSet.from_uids(described.facts.uid for described in session.describe(self._mailbox, uids))

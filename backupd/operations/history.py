@@ -154,5 +154,6 @@ class History:
         found: set[bytes] = set()
         for record in mailboxes:
             for segment in record.segments:
-                found.update(row.message for row, _ in segments.read(self._repository, segment) if row.message in wanted)
+                held = (row.message for row, _ in segments.read(self._repository, segment))
+                found.update(message for message in held if message in wanted)
         return found

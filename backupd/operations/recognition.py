@@ -1,8 +1,8 @@
 """Recognising messages that are stored already, so that they are not downloaded again under another UID.
 
-A UIDVALIDITY reset, a renamed mailbox and a MOVE all look alike: messages have gone from somewhere, and others have come.
-Those that came are compared with those that went: the same EMAILID (RFC 8474) or X-GM-MSGID, or else the same size,
-INTERNALDATE and header.
+A UIDVALIDITY reset, a renamed mailbox and a MOVE all look alike: messages have gone from somewhere, and others have
+come. Those that came are compared with those that went: the same EMAILID (RFC 8474) or X-GM-MSGID, or else the same
+size, INTERNALDATE and header.
 """
 
 from __future__ import annotations

@@ -79,12 +79,13 @@ def restore(
         missing_only: leave out what the account still has in any mailbox: on its server, if `elsewhere` reads that, or
             in its newest snapshot.
 
-    Raises UsageError for an unknown mailbox, WrongKey without the reader role, Interrupted, and errors of the target or the
-    storage that stop everything.
+    Raises UsageError for an unknown mailbox, WrongKey without the reader role, Interrupted, and errors of the target
+    or the storage that stop everything.
     """
     if repository.secrets.role is not Role.READER:
         raise WrongKey(
-            "this key is a writer's: it cannot read stored mail", remedy="restore with a key or passphrase of the reader role"
+            "this key is a writer's: it cannot read stored mail",
+            remedy="restore with a key or passphrase of the reader role",
         )
     snapshot = repository.snapshot(ref)
     chosen = restore_plan.choose(snapshot, mailboxes)

@@ -1,4 +1,5 @@
-"""What of a snapshot must be written to a target, and what is there already. Decisions only; nothing is written here."""
+"""What of a snapshot must be written to a target, and what is there already. Decisions only; nothing is written here.
+"""
 
 from __future__ import annotations
 
@@ -67,8 +68,8 @@ class Lookup:
 def rewritten_by_the_server(journal: Journal | None, recognised: Iterable[int], strangers: int) -> frozenset[int]:
     """UIDs that an interrupted restore wrote and that cannot be recognised, because the server changes headers.
 
-    Told apart from messages that somebody has deleted since: then others that were written would still be recognised, or
-    there would not be as many strangers more than before.
+    Told apart from messages that somebody has deleted since: then others that were written would still be recognised,
+    or there would not be as many strangers more than before.
     """
     if journal is None or not journal.written:
         return frozenset()

@@ -1,7 +1,8 @@
 """Sessions shared by the threads of one run: opened when needed, opened again when the network cuts them.
 
-Retrying is decided here and nowhere else: work that fails with a `Transient` error (or an answer that makes no sense, after
-which a connection cannot be trusted) is called again on a new session, until it has failed too often without getting on.
+Retrying is decided here and nowhere else: work that fails with a `Transient` error (or an answer that makes no sense,
+after which a connection cannot be trusted) is called again on a new session, until it has failed too often without
+getting on.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class SessionPool:
         return self._limit
 
     def run(self, work: Work[Result]) -> Result:
-        """Do the work. Raises Interrupted when stopped while waiting, and the last error when trying again is no use."""
+        """Do the work. Raises Interrupted when stopped while waiting, and the last error when trying again is no use.
+        """
         failures = 0
         while True:
             before = work.progress

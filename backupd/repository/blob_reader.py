@@ -16,7 +16,8 @@ CACHE_BYTES = 32 * 1024 * 1024
 
 
 class BlobReader:
-    """Reads blobs, keeping the blocks used last (neighbours are usually wanted next). Safe to use from several threads."""
+    """Reads blobs, keeping the blocks used last (neighbours are usually wanted next). Safe to use from several
+    threads."""
 
     def __init__(
         self, storage: Storage, secrets: Secrets, index: IndexCache, *, cache_bytes: int = CACHE_BYTES

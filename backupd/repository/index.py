@@ -12,7 +12,8 @@ from backupd.repository.keys import Random, Secrets
 
 
 class BlockEntry(msgspec.Struct, array_like=True, frozen=True):
-    """A block in a pack: where it starts, how long it is, its kind, how long its payload is, how many blobs it holds."""
+    """A block in a pack: where it starts, how long it is, its kind, how long its payload is, how many blobs it holds.
+    """
 
     offset: int
     length: int

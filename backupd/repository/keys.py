@@ -104,7 +104,8 @@ class Secrets(msgspec.Struct, frozen=True, dict=True, omit_defaults=True):
         return blake3(key=self._content_id_key)
 
     def metadata_id(self, data: Buffer) -> bytes:
-        """The blob id of a run of mailbox state: keyed BLAKE3-256 under a key of its own, so that no mail can pose as one."""
+        """The blob id of a run of mailbox state: keyed BLAKE3-256 under a key of its own, so that no mail can pose as
+        one."""
         return blake3(data, key=self._metadata_id_key).digest()
 
     def fingerprint(self, header: bytes) -> bytes:

@@ -10,24 +10,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backupd.mail import split as splitting
-from backupd.mail.base64lines import Wrapping, encode
-from backupd.mail.split import Event, Literal, PartEnd, Piece, split
+from backupd.mail.base64lines import Encoder, Wrapping, encode
+from backupd.mail.split import Event, Literal, PartEnd, PartStart, Piece, split
 from tests.support import corpus
 from tests.support.mail import Attachment, base64_lines, message, messages, nasty_mail, nasty_octets, noise
 
 
 def join(events: list[Event]) -> bytes:
-    joined, pieces = [], []
+    joined: list[bytes] = []
+    encoder: Encoder | None = None
     for event in events:
-        if isinstance(event, Literal):
-            assert not pieces, "a literal within a part"
-            joined.append(event.data)
-        elif isinstance(event, Piece):
-            pieces.append(event.octets)
-        else:
-            joined += encode(iter(pieces), event.wrapping)
-            pieces = []
-    assert not pieces
+        match event:
+            case Literal(data):
+                assert encoder is None, "a literal within a part"
+                joined.append(data)
+            case PartStart(wrapping):
+                encoder = Encoder(wrapping)
+            case Piece(octets):
+                assert encoder
+                joined.append(encoder.encode(octets))
+            case PartEnd(padding):
+                assert encoder
+                joined.append(encoder.end(padding))
+                encoder = None
+    assert encoder is None
     return b"".join(joined)
 
 
@@ -116,11 +122,11 @@ def test_a_part_larger_than_a_piece_is_cut_at_the_same_places_however_it_is_wrap
 @given(st.lists(st.binary(max_size=50), max_size=10), st.sampled_from([0, 4, 8, 76]), st.sampled_from([b"\r\n", b"\n"]))
 def test_encoding_does_not_depend_on_how_the_octets_are_cut(pieces: list[bytes], length: int, line_end: bytes) -> None:
     octets = b"".join(pieces)
-    wrapping = Wrapping(length, line_end, -len(octets) % 3)
+    wrapping = Wrapping(length, line_end)
     text = base64.b64encode(octets)
     lines = [text[at : at + length] for at in range(0, len(text), length)] if length else [text]
 
-    assert b"".join(encode(iter(pieces), wrapping)) == line_end.join(lines)
+    assert b"".join(encode(pieces, wrapping, -len(octets) % 3)) == line_end.join(lines)
 
 
 def test_a_message_without_base64_is_one_literal() -> None:

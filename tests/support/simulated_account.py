@@ -146,7 +146,8 @@ class SimulatedSession:
 
     @property
     def identity(self) -> Identity:
-        capabilities = ("IMAP4REV1", *(["CONDSTORE"] * self._account.condstore), *(["OBJECTID"] * self._account.server_ids))
+        offered = {"CONDSTORE": self._account.condstore, "OBJECTID": self._account.server_ids}
+        capabilities = ("IMAP4REV1", *(name for name, has in offered.items() if has))
         return Identity("imap", "simulated.example", 143, "Simulated", capabilities)
 
     def discover(self) -> list[Discovered]:
