@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from backupd.operations.state import State
     from backupd.repository.repository import Repository
     from backupd.repository.snapshots import Snapshot, SnapshotRef
+    from backupd.storage.base import Storage
 
 INTERRUPTED = 130
 _SHOW_CURSOR = "\x1b[?25h"
@@ -47,6 +48,19 @@ class Context:
         from backupd.config import load
 
         return load(self.config_path)
+
+    @property
+    def config_file(self) -> Path:
+        """The configuration file that is used."""
+        from backupd.config import config_path
+
+        return config_path(self.config_path)
+
+    def storage(self) -> Storage:
+        """The place of the repository, which need not exist yet."""
+        from backupd.operations.opening import open_repository_storage
+
+        return open_repository_storage(self.config)
 
     @contextmanager
     def repository(self) -> Iterator[Repository]:
@@ -77,6 +91,12 @@ class Context:
         elif not snapshot.complete:
             self.note(f"snapshot {ref.id} is not complete: {output.count(len(snapshot.problems), 'problem')}")
         return ref, snapshot
+
+    def secret_files(self) -> list[Path]:
+        """Files with secrets that the configuration refers to."""
+        from backupd.config import secret_files
+
+        return secret_files(self.config)
 
     def say(self, text: str = "") -> None:
         """A line of the result, on standard output; nothing with --json or --quiet."""

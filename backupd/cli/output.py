@@ -58,7 +58,11 @@ class Column:
 
 def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], styles: Sequence[str] = ()) -> None:
     """Print a table on standard output. styles: of the rows, in turn; "" for none."""
-    console().print(make_table(columns, rows, styles))
+    shown = console()
+    with shown.capture() as capture:
+        shown.print(make_table(columns, rows, styles))
+    for each in capture.get().splitlines():
+        sys.stdout.write(each.rstrip() + "\n")
 
 
 def make_table(columns: Sequence[Column], rows: Iterable[Sequence[str]], styles: Sequence[str] = ()) -> Table:
@@ -120,7 +124,7 @@ def age(span: timedelta) -> str:
     seconds = int(span.total_seconds())
     if seconds < 120:
         return f"{seconds} s"
-    if seconds < 2 * 3600:
+    if seconds < 2 * 3600 and seconds != 3600:
         return f"{seconds // 60} min"
     if seconds < 48 * 3600:
         hours, minutes = divmod(seconds // 60, 60)
@@ -165,6 +169,13 @@ def plain(value: object) -> object:
     import msgspec
 
     return _decoded(msgspec.to_builtins(value, builtin_types=(bytes,)))
+
+
+def encode_indented(value: object) -> bytes:
+    """JSON for people to read."""
+    import msgspec
+
+    return msgspec.json.format(encode(value))
 
 
 def _decoded(value: object) -> object:

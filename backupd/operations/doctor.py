@@ -66,9 +66,7 @@ def doctor(
     if not patient.accounts:
         yield Finding("warning", "accounts", "there are none in the configuration", "add one below accounts:")
     for name, account in patient.accounts.items():
-        yield from check_account(
-            name, account.address, account.open_source, now=now, look_up=look_up, probe=probe
-        )
+        yield from check_account(name, account.address, account.open_source, now=now, look_up=look_up, probe=probe)
 
 
 def check_configuration(path: Path, secret_files: Sequence[Path]) -> Iterator[Finding]:
@@ -120,4 +118,6 @@ def check_repository(patient: Patient) -> Iterator[Finding]:
     snapshots = f"{count:,} snapshot{'' if count == 1 else 's'}"
     yield Finding("ok", "repository", f"{patient.repository_url} opens in the {role.value} role, {snapshots}")
     if role is Role.WRITER:
-        yield Finding("ok", "repository", "this machine can back up and cannot read stored mail; restores need a reader's key")
+        yield Finding(
+            "ok", "repository", "this machine can back up and cannot read stored mail; restores need a reader's key"
+        )

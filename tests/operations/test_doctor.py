@@ -29,9 +29,7 @@ def refused() -> SimulatedAccount:
     raise LoginRefused("the server refuses the login", subject="mail.example.com:993", remedy="check the password")
 
 
-def examine(
-    open_source: Callable[[], SimulatedAccount], address: Address = HERE, made: Tls = GOOD
-) -> list[Finding]:
+def examine(open_source: Callable[[], SimulatedAccount], address: Address = HERE, made: Tls = GOOD) -> list[Finding]:
     found = check_account(
         "alice", address, open_source, now=lambda: NOW, look_up=lambda host, port: 1, probe=lambda address: made
     )
@@ -149,5 +147,3 @@ def patient(storage: MemoryStorage, secrets: Secrets, tmp_path: Path) -> Patient
         open_repository=lambda: Repository(storage, secrets),
         accounts={"alice": Account(HERE, SimulatedAccount)},
     )
-
-

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
 
 from backupd.cli import output
 from backupd.cli.context import Context, Here
@@ -116,7 +118,13 @@ def rotate_command(
     return 0
 
 
-def export_command(file: str, /, *, role: Literal["reader", "writer"] | None = None, context: Here) -> int:
+def export_command(
+    file: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    /,
+    *,
+    role: Literal["reader", "writer"] | None = None,
+    context: Here,
+) -> int:
     """Write the secrets themselves, to be kept offline: they open the repository without any slot.
 
     Parameters
@@ -130,6 +138,8 @@ def export_command(file: str, /, *, role: Literal["reader", "writer"] | None = N
     from backupd.operations import key_slots
     from backupd.repository.keys import Role
 
+    if file.startswith("-") and file != "-":
+        raise UsageError("unknown option", subject=file, remedy="for a file of this name write ./ before it")
     if file == "-" and context.json:
         raise UsageError("standard output cannot take both the key and --json", remedy="name a file")
     with context.repository() as repository:

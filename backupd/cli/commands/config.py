@@ -1,0 +1,27 @@
+"""`backupd config check|schema`."""
+
+from __future__ import annotations
+
+from backupd.cli import output
+from backupd.cli.context import Here
+
+
+def check_command(*, context: Here) -> int:
+    """Check the configuration and every secret it refers to. Nothing is connected to."""
+    from backupd.config import check_secrets
+
+    names = list(context.config.accounts)
+    check_secrets(context.config)
+    if context.json:
+        output.document({"valid": True, "accounts": names})
+    said = output.count(len(names), "account")
+    context.say(f"{context.config_file}: valid, {said}{': ' + ', '.join(names) if names else ''}")
+    return 0
+
+
+def schema_command(*, context: Here) -> int:
+    """Print the JSON Schema of the configuration, for editors that check YAML as it is written."""
+    from backupd.config import schema
+
+    output.write_raw(output.encode_indented(schema()) + b"\n")
+    return 0

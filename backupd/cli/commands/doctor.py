@@ -1,0 +1,45 @@
+"""`backupd doctor`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+
+from backupd.cli import output
+from backupd.cli.context import Here
+
+_MARKS = {"ok": "ok      ", "warning": "WARNING ", "problem": "PROBLEM "}
+_STYLES = {"ok": "green", "warning": "yellow", "problem": "red"}
+
+
+def command(*, context: Here) -> int:
+    """Check configuration, logins, TLS, capabilities, repository and clock, and say what to mend. Changes nothing.
+
+    The exit code is 1 when something must be mended; warnings do not count.
+    """
+    from rich.text import Text
+
+    from backupd.cli.patient import patient
+    from backupd.operations.doctor import doctor
+
+    console = output.console()
+    findings = []
+    for finding in doctor(patient(context), now=lambda: datetime.now(UTC)):
+        findings.append(finding)
+        if context.json or (context.quiet and finding.level == "ok"):
+            continue
+        text = Text(_MARKS[finding.level], style=_STYLES[finding.level])
+        text.append(output.clean(f"{finding.subject}: {finding.what}"), style="default")
+        if finding.remedy:
+            text.append("\n" + " " * len(_MARKS["ok"]) + output.clean(f"-> {finding.remedy}"), style="bold")
+        console.print(text)
+    counts = Counter(finding.level for finding in findings)
+    code = 1 if counts["problem"] else 0
+    if context.json:
+        output.document({"findings": findings, "exit_code": code})
+    context.say()
+    context.say(
+        f"{output.count(counts['problem'], 'problem')}, {output.count(counts['warning'], 'warning')}, "
+        f"{counts['ok']:,} checks passed"
+    )
+    return code

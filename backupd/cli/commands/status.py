@@ -1,0 +1,59 @@
+"""`backupd status`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from backupd.cli import output
+from backupd.cli.context import Here
+from backupd.cli.output import Column
+
+if TYPE_CHECKING:
+    from backupd.operations.status import AccountStatus
+
+_STYLES = {"ok": "", "warning": "yellow", "critical": "red"}
+
+
+def command(*, context: Here) -> int:
+    """Show for each account when it was backed up last, and whether that is good enough. Asks no server.
+
+    The exit code is 0 however the accounts stand.
+    """
+    from backupd.operations.status import status
+
+    objectives = {name: account.objective for name, account in context.config.accounts.items()}
+    with context.repository() as repository, context.state() as state:
+        found = status(repository, state, objectives, datetime.now(UTC))
+    if context.json:
+        output.document(found)
+        return 0
+    output.table(
+        [
+            Column("ACCOUNT", shrink=True),
+            Column("STATE"),
+            Column("BACKED UP"),
+            Column("OBJECTIVE"),
+            Column("MESSAGES", right=True),
+            Column("SIZE", right=True),
+            Column("LAST RUN"),
+        ],
+        [_row(account) for account in found.accounts],
+        [_STYLES[account.level.value] for account in found.accounts],
+    )
+    for account in found.accounts:
+        for reason in account.reasons:
+            output.line(f"{account.account}: {reason}")
+    return 0
+
+
+def _row(account: AccountStatus) -> tuple[str, ...]:
+    return (
+        account.account,
+        account.level.value,
+        f"{output.age(timedelta(seconds=account.age))} ago" if account.age is not None else "never",
+        output.age(timedelta(seconds=account.objective)) if account.objective else "none",
+        f"{account.messages:,}",
+        output.size(account.octets),
+        account.last_run.outcome if account.last_run else "none",
+    )

@@ -1,0 +1,34 @@
+"""The configuration as `backupd doctor` wants it."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from backupd.cli.context import Context
+from backupd.operations.doctor import Account, Patient
+from backupd.operations.doctor_server import Address
+from backupd.operations.opening import open_repository, open_source
+from backupd.wire.tls import Trust
+
+
+def patient(context: Context) -> Patient:
+    """What there is to examine. Raises ConfigError."""
+    config = context.config
+    accounts = {}
+    for name, account in config.accounts.items():
+        if account.imap:
+            settings = account.imap
+            trust = Trust(settings.ca_file, settings.fingerprint or "")
+            address = Address(settings.host, settings.port, settings.tls, trust)
+            accounts[name] = Account(address, partial(open_source, config, name))
+    url = config.repository.url
+    return Patient(
+        config_path=context.config_file,
+        secret_files=context.secret_files(),
+        state_dir=Path(config.state_dir),
+        repository_url=url,
+        repository_folder=None if "://" in url else Path(url),
+        open_repository=partial(open_repository, config),
+        accounts=accounts,
+    )

@@ -1,0 +1,84 @@
+"""The real command, as a process of its own, with a configuration and a server."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.dovecot import Dovecot
+from tests.support.dovecot_account import Account
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> object:
+        """Standard output as one JSON document."""
+        return json.loads(self.out)
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Like this process's, with the project importable and without anybody's own configuration."""
+    kept = {name: value for name, value in os.environ.items() if name != "BACKUPD_CONFIG"}
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**kept, "PYTHONPATH": os.pathsep.join(paths), "BACKUPD_CONFIG": str(tmp_path / "config.yaml"), "TZ": "UTC"}
+
+
+@pytest.fixture
+def run(environment: dict[str, str], tmp_path: Path) -> Run:
+    """run("ls", "alice@latest") gives exit code, standard output and standard error."""
+
+    def run(*arguments: str, stdin: str = "") -> Result:
+        done = subprocess.run(
+            [sys.executable, "-m", "backupd", *arguments],
+            env=environment, cwd=tmp_path, input=stdin, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def account(dovecot: Dovecot) -> Account:
+    """A new, empty account on a real server."""
+    return dovecot.account()
+
+
+@pytest.fixture
+def configured(account: Account, tmp_path: Path) -> Path:
+    """A configuration with one account, alice, and one whose password is wrong, broken."""
+    (tmp_path / "passphrase").write_text("correct horse battery\n")
+    (tmp_path / "passphrase").chmod(0o600)
+    path = tmp_path / "config.yaml"
+    path.write_text(f"""\
+state_dir: {tmp_path}/state
+repository:
+  url: {tmp_path}/repository
+  passphrase: {{file: {tmp_path}/passphrase}}
+accounts:
+  alice:
+    imap: {{host: 127.0.0.1, port: {account.port}, tls: none, username: {account.username}, password: {account.password}}}
+  broken:
+    imap: {{host: 127.0.0.1, port: {account.port}, tls: none, username: {account.username}, password: wrong}}
+""")
+    path.chmod(0o600)
+    return path
