@@ -67,7 +67,7 @@ KEEP, IN TWO PLACES THAT CANNOT BURN DOWN TOGETHER
   to a file for the safe. Whoever has that file can read all mail.
 
 TO GET MAIL BACK WITH BACKUPD
-  Write a configuration with repository.url and repository.{"key" if by_key_file else "passphrase"}, then
+  Write a configuration with repository.url and repository.{"key_file" if by_key_file else "passphrase"}, then
     backupd snapshots                          what there is
     backupd restore ACCOUNT@latest mbox:DIR    all mail, into files any mail program reads
     backupd restore ACCOUNT@latest imap:ACCOUNT --missing-only

@@ -107,7 +107,7 @@ def _try_slots(storage: Storage, secret: str) -> Secrets:
     for name, slot in list_slots(storage, damaged):
         if secrets := slots.unwrap(slot, secret):
             return secrets
-    remedy = "check repository.passphrase or repository.key; upper and lower case matter"
+    remedy = "check repository.passphrase or repository.key_file; upper and lower case matter"
     if damaged:
         remedy = f"note that {', '.join(damaged)} cannot be read; {remedy}"
     raise WrongKey("the passphrase or key opens no slot of this repository", subject=storage.url, remedy=remedy)

@@ -1,0 +1,105 @@
+"""From the configuration to the things it names: repository, accounts, targets, state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backupd.errors import UsageError
+from backupd.operations.state import State
+from backupd.repository.keys import Secrets
+from backupd.repository.repository import LEVEL, Repository, unlock
+from backupd.sources.base import Source
+from backupd.storage.base import Storage
+from backupd.storage.opening import open_storage
+from backupd.targets import parse
+from backupd.targets.base import Target
+from backupd.wire.imap_settings import ImapSettings
+
+if TYPE_CHECKING:
+    from backupd.config import Config
+
+
+def open_repository_storage(config: Config) -> Storage:
+    """The place of the repository, which need not exist yet. Raises ConfigError."""
+    return open_storage(config.repository.url)
+
+
+def repository_secret(config: Config) -> str:
+    """The passphrase, or the text of the key file. Raises ConfigError."""
+    return config.repository.secret()
+
+
+def open_repository(config: Config) -> Repository:
+    """The repository, unlocked. Raises NoRepository, WrongKey, ConfigError."""
+    storage = open_repository_storage(config)
+    secrets = unlock(storage, repository_secret(config))
+    level = config.repository.compression_level
+    # State keeps the index cache too; opening it makes the folder.
+    state = open_state(config)
+    state.close()
+    return Repository(storage, secrets, cache=state.path, level=LEVEL if level is None else level)
+
+
+def open_state(config: Config) -> State:
+    """The state directory. Raises StorageDenied, StorageFull."""
+    return State(Path(config.state_dir))
+
+
+def open_source(config: Config, account: str) -> Source:
+    """Where the account's mail is read from. Raises UsageError for an unknown account, ConfigError."""
+    from backupd.sources.imap.source import ImapSource
+
+    return ImapSource(imap_settings(config, account), _imap(config, account).connections)
+
+
+def target_opener(config: Config, text: str, *, into: str | None, secrets: Secrets) -> Callable[[], Target]:
+    """What opens a target; it may be called again after a lost connection. Raises UsageError, ConfigError."""
+    spec = parse.parse(text)
+    where, below = Path(spec.place), into or ""
+    match spec.kind:
+        case "imap":
+            from backupd.targets.imap.target import ImapTarget
+
+            settings = imap_settings(config, spec.place)
+            return lambda: ImapTarget(settings, secrets.fingerprint, into=below)
+        case "maildir":
+            from backupd.targets.maildir import MaildirTarget
+
+            return lambda: MaildirTarget(where, secrets.fingerprint, into=below)
+        case "mbox":
+            from backupd.targets.mbox import MboxTarget
+
+            return lambda: MboxTarget(where, secrets.fingerprint, into=below)
+        case "eml":
+            from backupd.targets.eml import EmlTarget
+
+            return lambda: EmlTarget(where, secrets.fingerprint, into=below)
+        case "zip":
+            from backupd.targets.zip import ZipTarget
+
+            return lambda: ZipTarget(where, secrets.fingerprint, into=below)
+
+
+def imap_settings(config: Config, account: str) -> ImapSettings:
+    """How to reach an IMAP account. The password is asked for at each login, so one that changes is no problem."""
+    imap = _imap(config, account)
+    return ImapSettings(
+        host=imap.host,
+        username=imap.username,
+        password=imap.password.resolve,
+        port=imap.port,
+        tls=imap.tls,
+        ca_file=imap.ca_file,
+        fingerprint=imap.fingerprint or "",
+        timeout=imap.timeout,
+        authentication=imap.authentication,
+    )
+
+
+def _imap(config: Config, account: str):  # type: ignore[no-untyped-def]
+    found = config.account(account)
+    if found.imap is None:
+        raise UsageError("this version knows IMAP accounts only", subject=account, remedy="give it an imap: section")
+    return found.imap
