@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Generator
 
 import msgspec
 import pytest
@@ -39,7 +41,8 @@ def served_by_a_server(account: Account, raws: list[bytes]) -> list[bytes]:
     """The messages as a server gave them to the archive: Dovecot changes some line ends when it stores a message."""
     account.create("source")
     account.append_many("source", [crlf(raw) for raw in raws if raw])
-    return [each.raw for each in account.messages("source")]
+    given = [each.raw for each in account.messages("source")]
+    return [raw for raw in given if not re.search(rb"\r\r\n|\r\Z", raw)]  # which it would change once more
 
 
 def test_bytes_flags_keywords_and_dates_are_the_same(account: Account) -> None:
@@ -49,7 +52,7 @@ def test_bytes_flags_keywords_and_dates_are_the_same(account: Account) -> None:
         outgoing(raw, uid, flags[uid % 5], b"%2d-Nov-%d 10:%02d:00 -0330" % (uid % 28 + 1, 1990 + uid % 30, uid % 60))
         for uid, raw in enumerate(raws, 1)
     ]
-    assert {each.result for each in restore(account, INBOX, sent)} == {"written"}
+    assert [each.what for each in restore(account, INBOX, sent) if each.result != "written"] == []
     target = target_of(account)
     assert target.present(INBOX) == Counter(present(raw) for raw in raws)
     target.close()
@@ -237,7 +240,7 @@ def test_looking_changes_nothing(account: Account) -> None:
 
 
 def test_line_ends_the_server_changes_are_reported_and_known_the_next_time(account: Account) -> None:
-    odd = [b"Subject: lf\n\nbody\n", b"Subject: crs\r\r\n\r\nbody\r\r\n", b"Subject: end\r\n\r\nbody\r"]
+    odd = [b"Subject: lf\n\nbody\n", b"Subject: crs\r\r\n\r\nbody\r\r\r\n", b"Subject: end\r\n\r\nbody\r\r\r"]
     kept = b"Subject: cr alone\r\n\r\none\rtwo\r\n"
     sent = [outgoing(raw, uid) for uid, raw in enumerate([message("a"), *odd, kept, message("b")], 1)]
     first = restore(account, INBOX, sent)
@@ -247,3 +250,18 @@ def test_line_ends_the_server_changes_are_reported_and_known_the_next_time(accou
     assert [(each.message.uid, each.result) for each in again] == [(2, "altered"), (3, "altered"), (4, "altered")]
     assert all("there before" in each.what for each in again)
     assert account.status("INBOX")["MESSAGES"] == len(sent)
+
+
+def test_a_restore_that_was_stopped_is_completed_without_duplicates(account: Account) -> None:
+    sent = [outgoing(message(f"m{uid}", size=20_000), uid) for uid in range(1, 400)]
+    target = target_of(account)
+    target.prepare(INBOX)
+    outcomes = target.write(INBOX, iter(sent))
+    certain = [next(outcomes).message.uid for _ in range(60)]
+    assert isinstance(outcomes, Generator)
+    outcomes.close()  # commands are under way, and nobody will hear what became of them
+    target.close()
+    assert certain == list(range(1, 61))
+    restore(account, INBOX, sent)
+    assert raws_in(account) == Counter(each.body for each in sent)
+    assert raws_in(account).total() == len(sent)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from backupd.errors import ConnectionLost
+from backupd.errors import ConnectionLost, ServerError
 from backupd.mail.uidset import UidSet
 from backupd.targets.base import Outcome, Outgoing
 from backupd.targets.content import UNREADABLE
@@ -101,8 +101,18 @@ class Appender:
             while self._sent:
                 yield from self._settle()
         finally:
-            if self._sent:  # what is under way cannot be called back
-                self._connection.close()
+            self._let_end()
+
+    def _let_end(self) -> None:
+        """When the caller stops early: wait for what is under way, which cannot be called back.
+
+        Otherwise the server might still be writing while the next run looks at what is there.
+        """
+        try:
+            while self._sent and not self._connection.closed:
+                self._connection.wait(self._sent.popleft().tag)
+        except ServerError:  # the caller stops for a reason of its own; a lost connection shows at its next use
+            self._connection.close()
 
     def _fit(self, message: Outgoing) -> Ready | Outcome:
         ready = self._no_room(message) or prepare(message, self._rules, self._refused_keywords)

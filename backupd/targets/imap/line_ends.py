@@ -14,8 +14,8 @@ from typing import NamedTuple
 from backupd.targets.base import Outgoing
 from backupd.targets.content import chunks_of, header_by
 
-_LINE_END = re.compile(rb"\r*\n")
-_CRS_AT_END = re.compile(rb"\r+\Z")
+_LINE_END = re.compile(rb"\r?\r\n|\n")
+_CRS_AT_END = re.compile(rb"\r{1,2}\Z")
 
 
 class Octets(NamedTuple):
@@ -40,13 +40,17 @@ def examine(chunks: Iterable[bytes]) -> Octets:
 
 
 def stored(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The message as Dovecot and others store it: lines end in CRLF, 0x80 stands for NUL, no CR is at the very end."""
+    """The message as Dovecot stores it: lines end in CRLF, of CRs before that and at the very end there is one less.
+
+    0x80 stands for NUL.
+    """
     held = b""
     for chunk in chunks:
         data = held + chunk
         crs = _CRS_AT_END.search(data)
         held = crs[0] if crs else b""
         yield _LINE_END.sub(b"\r\n", data[: len(data) - len(held)]).replace(b"\0", b"\x80")
+    yield held[:-1]
 
 
 class Stored:

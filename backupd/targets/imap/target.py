@@ -87,28 +87,39 @@ class ImapTarget:
         if answer.status.code in (b"NONEXISTENT", b"TRYCREATE"):
             return found
         self._connection.check(answer.status, [b"EXAMINE", name])
-        if not _count(answer):
+        self._found = (name, found)
+        count = _count(answer)
+        if not count:
             return found
-        for fetch in self._fetched():
-            if fetch.body is not None and fetch.size is not None:
-                body = fetch.body
+        for fetch in self._fetched(count):
+            if fetch.size is not None:
+                body = fetch.body or b""
                 header = body if isinstance(body, bytes) else b"".join(body.chunks())
                 found[Present(self._fingerprint(header), fetch.size)] += 1
-        self._found = (name, found)
         return found
 
-    def _fetched(self) -> Iterator[Fetch]:
-        """Header and size of each message, once; where the server breaks off, the rest one by one."""
+    def _fetched(self, count: int) -> Iterator[Fetch]:
+        """Header and size of each message, once; where the server breaks off, the rest one by one.
+
+        count: how many messages the mailbox had when it was opened.
+        """
         connection = self._connection
-        last = 0
-        for answer in connection.fetches(connection.send(b"UID FETCH 1:*", _ITEMS)):
-            if isinstance(answer, Fetch):
-                # Some servers tell of a message twice; counted twice, it would hide one that is missing.
-                if answer.uid is not None and answer.uid > last and answer.body is not None:
-                    last = answer.uid
-                    yield answer
-            elif isinstance(answer, Tagged) and answer.status.kind != b"OK":
-                yield from self._one_by_one(last)
+        last, more = 0, True
+        while more:
+            asked = connection.send(b"UID FETCH %d:*" % (last + 1), _ITEMS)
+            for answer in connection.fetches(asked):
+                if isinstance(answer, Fetch):
+                    # Some servers tell of a message twice; counted twice, it would hide one that is missing.
+                    if answer.uid is not None and answer.uid > last and answer.has_body:
+                        last = answer.uid
+                        yield answer
+                elif isinstance(answer, Tagged) and answer.status.kind != b"OK":
+                    yield from self._one_by_one(last)
+                    return
+            # A restore that was killed a moment ago may have left commands that the server is still at.
+            news = connection.wait(connection.send(b"NOOP"))
+            now = max((one.number or 0 for one in news.of(b"EXISTS")), default=0)
+            more, count = now > count, max(now, count)
 
     def _one_by_one(self, after: int) -> Iterator[Fetch]:
         """The messages that a refused FETCH did not bring. What is refused by itself too cannot be recognised."""
@@ -125,7 +136,7 @@ class ImapTarget:
             uid, tag = waiting.popleft()
             given = False
             for answer in connection.fetches(tag):
-                if isinstance(answer, Fetch) and answer.uid == uid and answer.body is not None and not given:
+                if isinstance(answer, Fetch) and answer.uid == uid and answer.has_body and not given:
                     given = True
                     yield answer
 
