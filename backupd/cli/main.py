@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BrokenPipeError:
             raise
         except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback reaches a user unasked
-            return _failed(_bug(error), wants, error)
+            return _failed(output.bug(error), wants, error)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
@@ -75,13 +75,6 @@ def _usage(error: Exception) -> UsageError:
     text = " ".join(str(error).split()).rstrip(".")
     return UsageError(
         text[:1].lower() + text[1:], remedy="`backupd --help` and `backupd COMMAND --help` show what there is"
-    )
-
-
-def _bug(error: Exception) -> BackupdError:
-    what = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
-    return BackupdError(
-        f"this is a bug in backupd: {what}", remedy="the same command with --debug shows where; please report it"
     )
 
 

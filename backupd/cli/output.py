@@ -145,6 +145,14 @@ class Told(BackupdError):
         self.exit_code = error.exit_code
 
 
+def bug(error: Exception) -> BackupdError:
+    """An error that nobody expected, as one that can be shown."""
+    what = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+    return BackupdError(
+        f"this is a bug in backupd: {what}", remedy="the same command with --debug shows where; please report it"
+    )
+
+
 def describe_error(error: BackupdError) -> dict[str, object]:
     """An error in a JSON document."""
     return {

@@ -8,8 +8,7 @@ from pathlib import Path
 from backupd.cli.context import Context
 from backupd.operations.doctor import Account, Patient
 from backupd.operations.doctor_server import Address
-from backupd.operations.opening import open_repository, open_source
-from backupd.wire.tls import Trust
+from backupd.operations.opening import imap_settings, open_repository, open_source
 
 
 def patient(context: Context) -> Patient:
@@ -18,9 +17,8 @@ def patient(context: Context) -> Patient:
     accounts = {}
     for name, account in config.accounts.items():
         if account.imap:
-            settings = account.imap
-            trust = Trust(settings.ca_file, settings.fingerprint or "")
-            address = Address(settings.host, settings.port, settings.tls, trust)
+            settings = imap_settings(config, name)
+            address = Address(settings.host, settings.port, settings.tls, settings.trust)
             accounts[name] = Account(address, partial(open_source, config, name))
     url = config.repository.url
     return Patient(

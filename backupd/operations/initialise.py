@@ -47,7 +47,7 @@ def initialise(
 
 def recovery_kit(description: Description, url: str, *, by_key_file: bool, config_path: Path | None = None) -> str:
     """What to keep, where, and how to get mail back with and without backupd."""
-    secret = "key file" if by_key_file else "passphrase"
+    secret, setting = ("key file", "key") if by_key_file else ("passphrase", "passphrase")
     config = config_path or "/etc/backupd/config.yaml"
     return f"""\
 BACKUPD RECOVERY KIT
@@ -63,18 +63,21 @@ KEEP, IN TWO PLACES THAT CANNOT BURN DOWN TOGETHER
   2. This page. The id tells a real repository from a forged one.
   3. A copy of the repository itself, on another machine or in another house.
   Good to have: the configuration ({config}).
-  Instead of the {secret}, or beside it:  backupd key export FILE  writes all secrets
-  to a file for the safe. Whoever has that file can read all mail.
+  Instead of the {secret}, or beside it: `backupd key export FILE` writes all
+  secrets to a file for the safe. Whoever has that file can read all mail.
 
 TO GET MAIL BACK WITH BACKUPD
-  Write a configuration with repository.url and repository.{"key_file" if by_key_file else "passphrase"}, then
-    backupd snapshots                          what there is
-    backupd restore ACCOUNT@latest mbox:DIR    all mail, into files any mail program reads
+  Write a configuration with repository.url and repository.{setting}.
+  See what there is:
+    backupd snapshots
+  All mail of an account, into files that any mail program reads:
+    backupd restore ACCOUNT@latest mbox:DIR
+  What is missing, back onto the server:
     backupd restore ACCOUNT@latest imap:ACCOUNT --missing-only
-                                               what is missing, back onto the server
 
 TO GET MAIL BACK WITHOUT BACKUPD
-  tools/read_repository.py is one file that needs only Python and four small packages, and writes
-  every message of every snapshot as an .eml file. docs/format.md describes every byte, so that a
-  reader can be written in any language. Keep both files with this page.
+  tools/read_repository.py is one file that needs only Python and four small
+  packages, and writes every message of every snapshot as an .eml file.
+  docs/format.md describes every byte, so that a reader can be written in any
+  language. Keep both files with this page.
 """

@@ -69,6 +69,7 @@ def configured(account: Account, tmp_path: Path) -> Path:
     (tmp_path / "passphrase").write_text("correct horse battery\n")
     (tmp_path / "passphrase").chmod(0o600)
     path = tmp_path / "config.yaml"
+    server = f"host: 127.0.0.1, port: {account.port}, tls: none, username: {account.username}"
     path.write_text(f"""\
 state_dir: {tmp_path}/state
 repository:
@@ -76,9 +77,9 @@ repository:
   passphrase: {{file: {tmp_path}/passphrase}}
 accounts:
   alice:
-    imap: {{host: 127.0.0.1, port: {account.port}, tls: none, username: {account.username}, password: {account.password}}}
+    imap: {{{server}, password: {account.password}}}
   broken:
-    imap: {{host: 127.0.0.1, port: {account.port}, tls: none, username: {account.username}, password: wrong}}
+    imap: {{{server}, password: wrong}}
 """)
     path.chmod(0o600)
     return path

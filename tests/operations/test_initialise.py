@@ -22,7 +22,7 @@ def test_the_passphrase_opens_it_and_the_kit_says_what_to_keep_and_how_to_restor
     for needed in (made.id, storage.url, "lost for good", "backupd restore", "read_repository.py", "docs/format.md"):
         assert needed in made.kit
     assert "correct horse" not in made.kit
-    assert max(len(line) for line in made.kit.splitlines()) <= 100
+    assert max(len(line) for line in made.kit.splitlines()) <= 79
 
 
 def test_a_second_init_changes_nothing() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import traceback
 from typing import TYPE_CHECKING
 
 from backupd.cli import output
@@ -81,8 +83,15 @@ class _Runner:
                 stop=self._stop,
             )
         except BackupdError as error:
-            self.close()
-            return error
+            return self._failed(error)
+        except Exception as error:  # noqa: BLE001 - even a bug in one account's run must not cost the others theirs
+            if self._context.debug:
+                traceback.print_exception(error, file=sys.stderr)
+            return self._failed(output.bug(error))
+
+    def _failed(self, error: BackupdError) -> BackupdError:
+        self.close()
+        return error
 
     def close(self) -> None:
         if self._usable:
