@@ -113,9 +113,8 @@ class _Splitter:
 
     def _next_body(self) -> int | None:
         """Where the body begins that the next "base64" in this window announces."""
-        buffer, searched, window_end = self._buffer, self._at, self._at + _WINDOW
-        while found := [at for word in _WORDS if (at := buffer.find(word, searched, window_end)) >= 0]:
-            word = min(found)
+        buffer, searched = self._buffer, self._at
+        while (word := self._next_word(searched)) is not None:
             ends = [
                 at + len(gap)
                 for gap in (b"\r\n\r\n", b"\n\n")
@@ -128,6 +127,13 @@ class _Splitter:
                 return start
             searched = word + 1
         return None
+
+    def _next_word(self, start: int) -> int | None:
+        end = window_end = self._at + _WINDOW
+        for word in _WORDS:  # a later spelling only counts before an earlier one, so most searches are short
+            if (at := self._buffer.find(word, start, end)) >= 0:
+                end = at
+        return None if end == window_end else end
 
     def _part(self) -> Iterator[Event]:
         """The part that comes next, if one does."""
