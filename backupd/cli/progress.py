@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 _EVERY_SECONDS = 0.1
+_RATE_SECONDS = 5.0
 
 
 @contextmanager
@@ -28,7 +30,7 @@ def shown(context: Context) -> Iterator[Observer]:
     if context.quiet or not sys.stderr.isatty():
         yield _plain(context)
         return
-    display = _Display()
+    display = Display()
     with display.progress:
         try:
             yield display.observe
@@ -52,9 +54,18 @@ class _Account:
         self.mailbox = ""
         self.messages = self.octets = 0
         self.plan: Plan | None = None
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def rate(self, now: float) -> str:
+        """Octets a second over the last seconds, as text; empty as long as there is nothing to tell."""
+        self._seen.append((now, self.octets))
+        while now - self._seen[0][0] > _RATE_SECONDS:
+            self._seen.popleft()
+        since, octets = self._seen[0]
+        return f"{output.size(int((self.octets - octets) / (now - since)))}/s" if now > since else ""
 
 
-class _Display:
+class Display:
     """Counts in its own numbers and draws ten times a second: operations advance thousands of times in one."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -81,7 +92,7 @@ class _Display:
 
     def _account(self, name: str) -> _Account:
         if name not in self._accounts:
-            task = self.progress.add_task(output.clean(name), total=None, mailbox="", messages="", octets="")
+            task = self.progress.add_task(output.clean(name), total=None, mailbox="", messages="", octets="", rate="")
             self._accounts[name] = _Account(task)
         return self._accounts[name]
 
@@ -101,20 +112,13 @@ class _Display:
                     mailbox="" if final else output.clean(account.mailbox),
                     messages=f"{account.messages:,}" + (f"/{plan.messages:,}" if plan else ""),
                     octets=output.size(account.octets),
+                    rate=account.rate(self._drawn),
                 )
 
 
 def _progress() -> Progress:
-    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
     from rich.table import Column
-    from rich.text import Text
-
-    class Rate(ProgressColumn):
-        """Octets a second, or messages where octets are not known."""
-
-        def render(self, task: Task) -> Text:
-            speed = task.finished_speed or task.speed
-            return Text(f"{output.size(int(speed))}/s" if speed else "", justify="right")
 
     return Progress(
         TextColumn("{task.description}", markup=False, style="bold", table_column=Column(no_wrap=True)),
@@ -126,7 +130,7 @@ def _progress() -> Progress:
         BarColumn(bar_width=12),
         TextColumn("{task.fields[messages]}", markup=False, justify="right", table_column=Column(no_wrap=True)),
         TextColumn("{task.fields[octets]}", markup=False, justify="right", table_column=Column(no_wrap=True)),
-        Rate(table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[rate]}", markup=False, justify="right", table_column=Column(no_wrap=True)),
         TimeRemainingColumn(compact=True),
         console=output.console(error=True),
         transient=True,

@@ -58,13 +58,13 @@ Created      {description.created}
 Format       {description.format}
 
 KEEP, IN TWO PLACES THAT CANNOT BURN DOWN TOGETHER
-  1. The {secret}. Without it every message in the repository is lost for good:
-     nobody can reset it, not even the authors of backupd.
+  1. The {secret}. Without it every message in the repository is lost for
+     good: nobody can reset it, not even the authors of backupd.
   2. This page. The id tells a real repository from a forged one.
   3. A copy of the repository itself, on another machine or in another house.
   Good to have: the configuration ({config}).
-  Instead of the {secret}, or beside it: `backupd key export FILE` writes all
-  secrets to a file for the safe. Whoever has that file can read all mail.
+  Instead of the {secret}, or beside it: `backupd key export FILE` writes
+  all secrets to a file for the safe. Whoever has that file can read all mail.
 
 TO GET MAIL BACK WITH BACKUPD
   Write a configuration with repository.url and repository.{setting}.

@@ -19,7 +19,14 @@ def test_the_passphrase_opens_it_and_the_kit_says_what_to_keep_and_how_to_restor
     made = initialise(storage, "correct horse", argon2=CHEAP)
     assert unlock(storage, "correct horse").role is Role.READER
     assert made.id == describe(storage).id
-    for needed in (made.id, storage.url, "lost for good", "backupd restore", "read_repository.py", "docs/format.md"):
+    for needed in (
+        made.id,
+        storage.url,
+        "Without it every message",
+        "backupd restore",
+        "read_repository.py",
+        "docs/format.md",
+    ):
         assert needed in made.kit
     assert "correct horse" not in made.kit
     assert max(len(line) for line in made.kit.splitlines()) <= 79
