@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import os
+import tracemalloc
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -132,3 +134,37 @@ def test_encoding_does_not_depend_on_how_the_octets_are_cut(pieces: list[bytes],
 def test_a_message_without_base64_is_one_literal() -> None:
     raw = os.urandom(100_000).replace(b"base64", b"")
     assert list(split([raw])) == [Literal(raw)]
+
+
+def test_literals_next_to_each_other_come_as_one() -> None:
+    raw = b"".join(b"Content-Transfer-Encoding: base64\r\n\r\nnone here %d\r\n" % number for number in range(50))
+    assert list(split(raw[at : at + 100] for at in range(0, len(raw), 100))) == [Literal(raw)]
+
+
+def test_a_literal_larger_than_a_piece_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splitting, "PIECE", 30_000)
+    raw = noise("plain", 100_000)
+    events = list(split([raw]))
+    assert [len(event.data) for event in events if isinstance(event, Literal)] == [30_000, 30_000, 30_000, 10_000]
+    assert join(events) == raw
+
+
+def test_memory_does_not_depend_on_the_size_of_the_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splitting, "PIECE", 3 * 256 * 1024)
+    line = base64.b64encode(noise("line", 57)) + b"\r\n"
+    head = b"Content-Transfer-Encoding: base64\r\n\r\n"
+
+    def chunks() -> Iterator[bytes]:
+        yield head
+        for _ in range(48):
+            yield line * 13_000
+
+    tracemalloc.start()
+    try:
+        octets = sum(len(event.octets) for event in split(chunks()) if isinstance(event, Piece))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert octets == 48 * 13_000 * 57
+    assert peak < 12 << 20
