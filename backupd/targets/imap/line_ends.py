@@ -14,7 +14,6 @@ from typing import NamedTuple
 from backupd.targets.base import Outgoing
 from backupd.targets.content import chunks_of, header_by
 
-_LINE_END = re.compile(rb"\r?\r\n|\n")
 _CRS_AT_END = re.compile(rb"\r{1,2}\Z")
 
 
@@ -49,7 +48,8 @@ def stored(chunks: Iterable[bytes]) -> Iterator[bytes]:
         data = held + chunk
         crs = _CRS_AT_END.search(data)
         held = crs[0] if crs else b""
-        yield _LINE_END.sub(b"\r\n", data[: len(data) - len(held)]).replace(b"\0", b"\x80")
+        lines = data[: len(data) - len(held)].replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+        yield lines.replace(b"\r\r\n", b"\r\n").replace(b"\0", b"\x80")
     yield held[:-1]
 
 

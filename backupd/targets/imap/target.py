@@ -191,6 +191,8 @@ class ImapTarget:
         before = Counter(self._found[1]) if self._found[0] == name else Counter()
 
         def is_there_changed(message: Outgoing) -> bool:
+            if not before:
+                return False
             stored = Stored(message)
             key = Present(self._fingerprint(stored.header()), stored.size)
             before[key] -= 1
