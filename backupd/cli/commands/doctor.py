@@ -17,6 +17,7 @@ def command(*, context: Here) -> int:
 
     The exit code is 1 when something must be mended; warnings do not count.
     """
+    from rich.table import Table
     from rich.text import Text
 
     from backupd.cli.patient import patient
@@ -28,11 +29,16 @@ def command(*, context: Here) -> int:
         findings.append(finding)
         if context.json or (context.quiet and finding.level == "ok"):
             continue
-        text = Text(_MARKS[finding.level], style=_STYLES[finding.level])
-        text.append(output.clean(f"{finding.subject}: {finding.what}"), style="default")
+        grid = Table.grid()
+        grid.add_column(min_width=len(_MARKS["ok"]))
+        grid.add_column()
+        grid.add_row(
+            Text(_MARKS[finding.level], style=_STYLES[finding.level]),
+            Text(output.clean(f"{finding.subject}: {finding.what}")),
+        )
         if finding.remedy:
-            text.append("\n" + " " * len(_MARKS["ok"]) + output.clean(f"-> {finding.remedy}"), style="bold")
-        console.print(text)
+            grid.add_row("", Text(output.clean(f"-> {finding.remedy}"), style="bold"))
+        console.print(grid)
     counts = Counter(finding.level for finding in findings)
     code = 1 if counts["problem"] else 0
     if context.json:
