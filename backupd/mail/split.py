@@ -2,7 +2,7 @@
 
 No MIME is parsed: where "base64" is announced, the next lines are tried, and only what gives the same characters again
 counts (base64lines.py). So a malformed message can at worst be stored as it is. Everything works on a window of the
-message, whose size is that of one piece, so memory does not depend on the size of the message.
+message, so memory does not depend on the size of the message.
 """
 
 from __future__ import annotations
@@ -209,11 +209,13 @@ class _Gathered:
             self._waiting.append(data)
             self._size += len(data)
         while self._size >= PIECE:
-            *before, last = self._waiting
             over = self._size - PIECE
-            yield b"".join((*before, last[: len(last) - over]))
-            self._waiting = [last[len(last) - over :]] if over else []
-            self._size = over
+            last = self._waiting.pop()
+            self._waiting.append(last[: len(last) - over])
+            piece = b"".join(self._waiting)
+            # Let go of what it was made of before somebody works on it.
+            self._waiting, self._size = [last[len(last) - over :]] if over else [], over
+            yield piece
 
     def rest(self) -> Iterator[bytes]:
         """What is left, if anything."""
