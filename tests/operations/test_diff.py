@@ -7,7 +7,6 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.memory_storage import MemoryStorage
 
 from backupd.operations.diff import Difference, Pair, diff
 from backupd.repository import segments
@@ -17,6 +16,7 @@ from backupd.repository.slots import Argon2
 from tests.support import archive
 from tests.support.archive import Box, Mail
 from tests.support.mail import message
+from tests.support.memory_storage import MemoryStorage
 
 ONE, TWO, THREE = (Mail(message(subject)) for subject in ("one", "two", "three"))
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from tests.support.memory_storage import MemoryStorage
 
 from backupd.errors import UsageError
 from backupd.operations.initialise import initialise
 from backupd.repository.keys import Role
 from backupd.repository.repository import describe, unlock
 from backupd.repository.slots import Argon2
+from tests.support.memory_storage import MemoryStorage
 
 CHEAP = Argon2(iterations=1, memory_kib=8, lanes=1)
 

@@ -6,13 +6,13 @@ import stat
 from pathlib import Path
 
 import pytest
-from tests.support.memory_storage import MemoryStorage
 
 from backupd.errors import UsageError, WrongKey
 from backupd.operations import key_slots
 from backupd.repository.keys import Role
 from backupd.repository.repository import Repository, unlock
 from backupd.repository.slots import Argon2
+from tests.support.memory_storage import MemoryStorage
 
 CHEAP = Argon2(iterations=1, memory_kib=8, lanes=1)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from tests.support.memory_storage import MemoryStorage
 
 from backupd.errors import UsageError, WrongKey
 from backupd.operations import look
@@ -14,6 +13,7 @@ from backupd.repository.repository import Repository
 from tests.support import archive
 from tests.support.archive import NOON, Box, Mail
 from tests.support.mail import Attachment, message
+from tests.support.memory_storage import MemoryStorage
 
 HELLO = Mail(message("Grüße", attachments=[Attachment("plan.pdf", b"x" * 100)]), (b"\\Seen", b"work"))
 OTHER = Mail(message("Other"))
