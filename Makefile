@@ -44,7 +44,7 @@ demo: $(VENV)/ready-demo ## Snapshot a mailbox, lose mail in three ways, restore
 
 .PHONY: test
 test: $(VENV)/ready-test dovecot ## All tests, on a real mail server; with real mail too where BACKUPD_CORPUS names its folder
-	@$(BIN)/python -m pytest -n auto -q
+	@$(BIN)/python -m pytest -n auto --dist loadgroup -q
 
 .PHONY: lint
 lint: $(VENV)/ready-dev ## ruff

@@ -43,6 +43,12 @@ def crlf(raw: bytes) -> bytes:
     return _LONE_LF.sub(b"\r\n", raw).replace(b"\0", b"\x80")
 
 
+def folder() -> Path | None:
+    """Where real mail lies, and the programs that make more of it; None where there is none."""
+    found = os.environ.get("BACKUPD_CORPUS")
+    return Path(found) if found else None
+
+
 def available() -> bool:
     """Whether real mail is at hand; without it the functions below give generated mail."""
     return _archive("bulk") is not None
@@ -50,7 +56,7 @@ def available() -> bool:
 
 def messages(kind: Kind = "bulk", limit: int | None = None) -> Iterator[CorpusMessage]:
     """The corpus in its own order, with the bytes of its files (often LF: see crlf). limit: at most so many."""
-    return islice(_generated(kind) if _archive(kind) is None else _real(kind), limit)
+    return islice(generated(kind) if _archive(kind) is None else _real(kind), limit)
 
 
 def spread(kind: Kind, count: int) -> list[CorpusMessage]:
@@ -64,12 +70,12 @@ def spread(kind: Kind, count: int) -> list[CorpusMessage]:
 
 
 def _archive(kind: Kind) -> Path | None:
-    folder = os.environ.get("BACKUPD_CORPUS")
-    if not folder:
+    place = folder()
+    if place is None:
         return None
-    archive = Path(folder) / f"{kind}-dev.tar.zst"
+    archive = place / f"{kind}-dev.tar.zst"
     if not archive.is_file():
-        raise FileNotFoundError(f"BACKUPD_CORPUS is {folder}, and there is no {archive.name} in it")
+        raise FileNotFoundError(f"BACKUPD_CORPUS is {place}, and there is no {archive.name} in it")
     return archive
 
 
@@ -126,7 +132,8 @@ def _read(root: Path, path: Path) -> CorpusMessage:
     return CorpusMessage("/".join(parts[:-1]), "/".join(parts), path.read_bytes())
 
 
-def _generated(kind: Kind) -> Iterator[CorpusMessage]:
+def generated(kind: Kind) -> Iterator[CorpusMessage]:
+    """Mail made here, as `messages` gives it where there is none."""
     if kind == "bulk":
         for number, raw in enumerate(office_mail(_GENERATED_BULK)):
             mailbox = f"generated/{number % 6}"
