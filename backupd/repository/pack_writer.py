@@ -12,7 +12,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
 
 import msgspec
-import zstandard
 
 from backupd.repository import block, names, payload
 from backupd.repository.block import Kind
@@ -22,6 +21,10 @@ from backupd.repository.payload import BlobKind
 from backupd.storage.base import Buffer, Storage
 
 PACK_MAGIC = b"BKPDPAK1"
+
+_DENSE_OCTETS = 4096
+_DENSE_VALUES = 220
+"""Of 256: 1,024 octets at random have 251 on the average, text below 100, programs and tables up to 200."""
 
 
 class Sizes(msgspec.Struct, frozen=True):
@@ -191,9 +194,11 @@ class PackWriter:
 
 
 def _is_dense(data: Buffer) -> bool:
-    """Whether data looks compressed already: a sample of its middle hardly shrinks."""
-    if len(data) < 4096:
+    """Whether data looks compressed already: a sample of its middle has nearly all octets there are, as text never has.
+
+    Compressing the sample would tell it better and costs 50 times as much, which is more than storing the message.
+    """
+    if len(data) < _DENSE_OCTETS:
         return False
     middle = len(data) // 2
-    sample = bytes(memoryview(data)[middle - 2048 : middle + 6144])
-    return len(zstandard.ZstdCompressor(level=1).compress(sample)) > 0.92 * len(sample)
+    return len(set(memoryview(data)[middle - 512 : middle + 512])) > _DENSE_VALUES
