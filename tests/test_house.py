@@ -20,6 +20,7 @@ MOST_LINES_OF_A_DECISION = 60
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
 _TARGET = re.compile(r"^([a-z-]+):", re.MULTILINE)
+_PART_OF = {"pydantic-core": "pydantic"}  # a distribution that is installed with, and only with, another
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -127,7 +128,7 @@ def _imported() -> set[str]:
                 names.add(node.module.split(".")[0])
     whose = packages_distributions()
     foreign = names - set(sys.stdlib_module_names) - {"backupd"}
-    return {_normal(distribution) for name in foreign for distribution in whose.get(name, [name])}
+    return {_PART_OF.get(_normal(one), _normal(one)) for name in foreign for one in whose.get(name, [name])}
 
 
 def _declared() -> set[str]:
