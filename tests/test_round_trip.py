@@ -223,5 +223,5 @@ def test_a_snapshot_comes_back_to_a_maildir_that_dovecot_reads(backed: Backed, n
         assert [facts(each.raw, each.flags, each.internaldate) for each in served] == expected, record.mailbox.name
 
 
-def _served_name(folder: Path, root: Path) -> str:
-    return "/".join(folder.relative_to(root).parts) or "INBOX"
+def _served_name(folder: Path, root: Path) -> bytes:
+    return "/".join(folder.relative_to(root).parts).encode() or b"INBOX"

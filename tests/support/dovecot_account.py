@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.support.imap_wire import Delivery, Name, Refused, Stored, Wire, encode_name, quote
+from imapclient.imap_utf7 import decode as from_modified_utf7
+
+from tests.support.imap_wire import Delivery, Name, Refused, Stored, Wire, quote
 
 if TYPE_CHECKING:
     from tests.support.dovecot import Dovecot
@@ -204,4 +206,4 @@ class Account:
 
 def encode_name_for_doveadm(mailbox: Name) -> bytes:
     """doveadm takes mailbox names as UTF-8, not in modified UTF-7."""
-    return mailbox.encode() if isinstance(mailbox, str) else encode_name(mailbox)
+    return (mailbox if isinstance(mailbox, str) else from_modified_utf7(mailbox)).encode()
