@@ -154,7 +154,8 @@ class Secret:
             {"text": core_schema.str_schema(strict=True), "reference": handler.generate_schema(Reference)},
             discriminator=lambda value: "reference" if isinstance(value, dict) else "text",
         )
-        return core_schema.no_info_after_validator_function(make, union)
+        hidden = core_schema.plain_serializer_function_ser_schema(repr)
+        return core_schema.no_info_after_validator_function(make, union, serialization=hidden)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
