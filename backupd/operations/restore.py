@@ -24,6 +24,7 @@ from backupd.operations.restore_plan import Lookup, Pair
 from backupd.operations.session_pool import PAUSES
 from backupd.operations.state import State
 from backupd.operations.stopping import Stop
+from backupd.repository import segments
 from backupd.repository.keys import Role
 from backupd.repository.repository import Repository
 from backupd.repository.snapshots import MailboxRecord, SnapshotRef
@@ -32,6 +33,9 @@ from backupd.targets.base import Outcome, Outgoing, Present, Target
 
 _AHEAD_OCTETS = 16 * 1024 * 1024
 _JOURNAL_EVERY = 50
+
+_CAREFULLY = 64
+"""Messages sent one by one after the connection was lost without getting on: more than are under way at once."""
 
 
 class RestoredMailbox(msgspec.Struct, frozen=True):
@@ -154,26 +158,38 @@ class _Restore:
                 self._write(task)
                 return task.report()
             except ServerError as error:
-                if isinstance(error, Transient):
-                    failures = failures + 1 if len(task.settled) == progress else 0
-                    if failures >= len(PAUSES):
-                        raise
-                    self._reopen(failures, error)
-                    continue
-                # This mailbox cannot be made or opened; the others may.
-                self._problems.append(Problem(record.mailbox.name, None, str(error)))
-                return task.report(failed=True)
+                if not isinstance(error, Transient):
+                    # This mailbox cannot be made or opened; the others may.
+                    self._problems.append(Problem(record.mailbox.name, None, str(error)))
+                    return task.report(failed=True)
+                failures = failures + 1 if len(task.settled) == progress else 0
+                if failures >= len(PAUSES):
+                    raise
+                if failures > 1 and task.alone is not None:
+                    # Sent alone, it ended the connection again: it is this message, and not the network.
+                    self._lost(task, task.alone, error)
+                    failures = 0
+                task.careful = failures > 0
+                self._reopen(failures, error)
 
     def _reopen(self, failures: int, error: ServerError) -> None:
         self._observer(Notice(self._account, "warning", f"{error}; trying again"))
         self._target.close()
-        if self._stop.wait(PAUSES[failures]):
-            raise self._interrupted()
-        self._target = self._open_target()
+        for pause in PAUSES[failures:]:
+            if self._stop.wait(pause):
+                raise self._interrupted()
+            try:
+                self._target = self._open_target()
+            except ServerError as another:
+                if not isinstance(another, Transient):
+                    raise
+            else:
+                return
+        raise error
 
     def _write(self, task: _Mailbox) -> None:
         """Write what the target lacks of a mailbox; called again after a lost connection."""
-        mailbox = task.record.mailbox
+        mailbox, task.alone = task.record.mailbox, None
         if not mailbox.selectable and not task.record.messages:
             if not self._dry_run:
                 self._target.prepare(mailbox)
@@ -184,10 +200,26 @@ class _Restore:
             return
         self._target.prepare(mailbox)
         self._state.open_journal(self._journal, mailbox.raw_name, lookup.strangers)
+        ordered = sorted(needed)
+        first = ordered[:_CAREFULLY] if task.careful else []
+        for uid in first:
+            task.alone = uid
+            self._write_some(task, {uid})
+            task.alone = None
+            if self._stop.is_set():
+                break
+        self._write_some(task, needed.difference(first))
+        if self._stop.is_set():
+            raise self._interrupted()
+
+    def _write_some(self, task: _Mailbox, uids: set[int]) -> None:
+        mailbox = task.record.mailbox
+        if not uids or self._stop.is_set():
+            return
+        wanted = (pair for pair in self._pairs(task, uids) if pair[0].uid in uids)
+        outgoing = read_ahead(self._outgoing(task, wanted), lambda each: each.size, limit=_AHEAD_OCTETS)
         written: list[int] = []
         try:
-            wanted = (pair for pair in restore_plan.messages_of(self._repository, task.record) if pair[0].uid in needed)
-            outgoing = read_ahead(self._outgoing(task, wanted), lambda each: each.size, limit=_AHEAD_OCTETS)
             for outcome in self._target.write(mailbox, outgoing):
                 self._settle(task, outcome)
                 if outcome.result != "refused":
@@ -197,8 +229,13 @@ class _Restore:
                     written = []
         finally:
             self._state.journal_written(self._journal, mailbox.raw_name, written)
-        if self._stop.is_set():
-            raise self._interrupted()
+
+    def _pairs(self, task: _Mailbox, uids: set[int]) -> Iterator[Pair]:
+        """The messages of the segments that hold these UIDs."""
+        first, last = min(uids), max(uids)
+        for segment in task.record.segments:
+            if segment.first <= last and first <= segment.last:
+                yield from segments.read(self._repository, segment)
 
     def _needed(self, task: _Mailbox, lookup: Lookup) -> set[int]:
         """UIDs that are to be written; the rest is counted as present."""
@@ -275,6 +312,9 @@ class _Mailbox:
         self.settled: set[int] = set()
         self.present = self.written = self.altered = self.refused = 0
         self.announced = False
+        # After a lost connection: one message at a time, and which one, so that a deadly one is found.
+        self.careful = False
+        self.alone: int | None = None
 
     def report(self, *, failed: bool = False) -> RestoredMailbox:
         left = self.record.messages - self.present - self.written - self.refused if failed else 0

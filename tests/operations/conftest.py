@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.memory_storage import MemoryStorage
 
 from backupd.operations.backup import BackupReport, backup
 from backupd.operations.state import State
 from backupd.repository.keys import Secrets
 from backupd.repository.repository import Repository, create
 from backupd.repository.slots import Argon2
+from tests.support.memory_storage import MemoryStorage
 from tests.support.simulated_account import SimulatedAccount
 
 Backup = Callable[..., BackupReport]
