@@ -104,7 +104,7 @@ def unlock(storage: Storage, secret: str) -> Secrets:
 
 def _try_slots(storage: Storage, secret: str) -> Secrets:
     damaged: list[str] = []
-    for name, slot in list_slots(storage, damaged):
+    for _name, slot in list_slots(storage, damaged):
         if secrets := slots.unwrap(slot, secret):
             return secrets
     remedy = "check repository.passphrase or repository.key_file; upper and lower case matter"
