@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -9,6 +11,7 @@ from cyclopts import Parameter
 from backupd.cli import output
 from backupd.cli.context import Context, Here
 from backupd.cli.output import Column
+from backupd.errors import ServerError
 
 if TYPE_CHECKING:
     from backupd.operations.restore import RestoreReport
@@ -52,7 +55,7 @@ def command(
     with context.repository() as repository, context.state() as state:
         ref, _ = context.find(repository, snapshot)
         open_target = target_opener(context.config, target, into=into, secrets=repository.secrets)
-        with shown(context) as observer, context.stopping() as stop:
+        with shown(context) as observer, context.stopping() as stop, _naming(target):
             report = restore(
                 repository,
                 ref,
@@ -71,6 +74,18 @@ def command(
     else:
         _tell(context, report)
     return code
+
+
+@contextmanager
+def _naming(target: str) -> Iterator[None]:
+    """Put the account's name before what a server's error says: host and port alone do not tell whose it is."""
+    try:
+        yield
+    except ServerError as error:
+        kind, _, account = target.partition(":")
+        if kind == "imap":
+            error.subject = f"{account}: {error.subject}" if error.subject else account
+        raise
 
 
 def _elsewhere(context: Context, target: str) -> Source | None:
