@@ -7,12 +7,14 @@ be under way at once is bounded. Nothing is indexed before it is durably stored.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import msgspec
 
+from backupd.errors import BackupdError, StorageError
 from backupd.repository import block, names, payload
 from backupd.repository.block import Kind
 from backupd.repository.index import BlockEntry, PackEntry
@@ -73,8 +75,8 @@ class _Sealed(NamedTuple):
 class PackWriter:
     """Turns blobs into stored packs. Safe to use from several threads.
 
-    An error on a worker thread is raised by the next call; after that the writer is dead, and what was indexed before
-    stays good.
+    An error on a worker thread is raised by the next call, and by every call after it: blobs were lost with it, so
+    nothing may be indexed or referred to any more. What was indexed before stays good.
     """
 
     def __init__(
@@ -101,11 +103,12 @@ class PackWriter:
         self._entries: list[PackEntry] = []
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="seal")
         self._pending: dict[Future[None], int] = {}
+        self._failure: BackupdError | None = None
         self.bytes_stored = 0
 
     def add(self, blob_id: bytes, kind: BlobKind, data: Buffer) -> None:
         """Take a blob. It is durable after the next flush. `data` must not change afterwards."""
-        with self._lock:
+        with self._lock, self._alive():
             stream = self._stream_for(kind, data)
             if len(data) >= self._sizes.block and stream.size:
                 self._close(stream)
@@ -118,22 +121,33 @@ class PackWriter:
 
     def flush(self) -> None:
         """Store everything taken so far, then hand the new packs to `stored`."""
-        with self._lock:
+        with self._lock, self._alive():
             for stream in (self._text, self._dense, self._metadata):
                 self._close(stream)
             while self._pending:
                 self._collect()
-        with self._pack_lock:
-            pack, self._pack = self._pack, _OpenPack()
-        self._store(pack)
-        with self._pack_lock:
-            entries, self._entries = self._entries, []
-        if entries:
-            self._stored(entries)
+            with self._pack_lock:
+                pack, self._pack = self._pack, _OpenPack()
+            self._store(pack)
+            with self._pack_lock:
+                entries, self._entries = self._entries, []
+            if entries:
+                self._stored(entries)
 
     def close(self) -> None:
         """End the worker threads; what was not flushed is dropped."""
         self._pool.shutdown(cancel_futures=True)
+
+    @contextmanager
+    def _alive(self) -> Iterator[None]:
+        """Raise the first failure again, for good: a later call that succeeded would index what is not all there."""
+        if self._failure:
+            raise self._failure
+        try:
+            yield
+        except BaseException as error:
+            self._failure = error if isinstance(error, BackupdError) else StorageError(f"{type(error).__name__}: {error}")
+            raise
 
     def _stream_for(self, kind: BlobKind, data: Buffer) -> _Stream:
         if kind.is_metadata:
