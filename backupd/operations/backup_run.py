@@ -11,9 +11,8 @@ import msgspec
 
 from backupd.errors import BackupdError, Interrupted, ServerRefused
 from backupd.model import Problem
-from backupd.operations import loss
 from backupd.operations.chunk import Chunk, ChunkResult
-from backupd.operations.events import Notice, Observer, Plan
+from backupd.operations.events import Observer, Plan
 from backupd.operations.history import History
 from backupd.operations.mailbox_work import MailboxWork, known_of, lasting, unchanged
 from backupd.operations.messages import MessageStore
@@ -264,7 +263,6 @@ class BackupRun:
 
     def _note(self, text: str) -> None:
         self._notes.append(text)
-        self._observer(Notice(self._account, "note", text))
 
     def _write_checkpoint(self) -> None:
         """Everything that is stored by now, so that the next run need not read it again."""
@@ -291,8 +289,6 @@ class BackupRun:
     def _conclude(self, stored_before: int) -> BackupReport:
         mailboxes = [self._records[raw_name] for raw_name in self._order]
         losses = self._losses(mailboxes)
-        for each in losses:
-            self._observer(Notice(self._account, "warning", loss.describe(each)))
         problems = sorted(self._problems, key=lambda problem: (problem.mailbox, problem.uid or 0, problem.what))
         parent = self._history.parent_id
         ref = self._history.conclude(self._server, mailboxes, problems, losses, self._notes)
@@ -303,7 +299,7 @@ class BackupRun:
             started=timestamp(self._history.started),
             ended=timestamp(self._history.ended),
             complete=not problems,
-            mailboxes=len(mailboxes),
+            mailboxes=sum(record.mailbox.selectable for record in mailboxes),
             messages=sum(record.messages for record in mailboxes),
             octets=sum(record.octets for record in mailboxes),
             stored=self._repository.bytes_stored - stored_before,

@@ -54,9 +54,3 @@ def since_checkpoint(baseline: Snapshot, now: Sequence[tuple[bytes, int]]) -> li
         for record in baseline.mailboxes
         if (left := counts.get(record.mailbox.raw_name, 0)) < record.messages
     ]
-
-
-def describe(loss: Loss) -> str:
-    """One line for people."""
-    where = loss.name or "the whole account"
-    return f"{loss.gone} of {loss.before} messages of {where} have vanished since the last snapshot ({loss.pinned})"

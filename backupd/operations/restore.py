@@ -220,7 +220,7 @@ class _Restore:
         outgoing = read_ahead(self._outgoing(task, wanted), lambda each: each.size, limit=_AHEAD_OCTETS)
         written: list[int] = []
         try:
-            for outcome in self._target.write(mailbox, outgoing):
+            for outcome in self._target.write(mailbox, self._until_stopped(outgoing)):
                 self._settle(task, outcome)
                 if outcome.result != "refused":
                     written.append(outcome.message.uid)
@@ -229,6 +229,13 @@ class _Restore:
                     written = []
         finally:
             self._state.journal_written(self._journal, mailbox.raw_name, written)
+
+    def _until_stopped(self, outgoing: Iterator[Outgoing]) -> Iterator[Outgoing]:
+        """What was read ahead need not be written."""
+        for each in outgoing:
+            if self._stop.is_set():
+                return
+            yield each
 
     def _pairs(self, task: _Mailbox, uids: set[int]) -> Iterator[Pair]:
         """The messages of the segments that hold these UIDs."""

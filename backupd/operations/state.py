@@ -17,7 +17,8 @@ from typing import Literal
 
 import msgspec
 
-from backupd.errors import Busy, StorageDenied, StorageFull
+from backupd.errors import Busy
+from backupd.repository.index_cache import sqlite_error
 from backupd.repository.runs import MessageRow
 
 Outcome = Literal["stored", "unchanged", "failed", "interrupted"]
@@ -63,7 +64,7 @@ class State:
     """The state directory. Safe to use from several threads and several processes."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises StorageDenied, StorageFull."""
+        """Raises StorageDenied, StorageFull, or StorageError when it is damaged."""
         self.folder = folder
         self.path = folder / _FILE
         self._lock = threading.Lock()
@@ -74,7 +75,7 @@ class State:
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._database.executescript(_SCHEMA)
         except (OSError, sqlite3.Error) as error:
-            raise _state_error(error, folder) from error
+            raise sqlite_error(error, folder) from error
 
     def close(self) -> None:
         """Close the database."""
@@ -88,15 +89,19 @@ class State:
                 try:
                     self._database.executemany(statement, rows)
                 except BaseException:
-                    self._database.execute("ROLLBACK")
+                    if self._database.in_transaction:  # SQLite itself rolls back when the disk is full
+                        self._database.execute("ROLLBACK")
                     raise
                 self._database.execute("COMMIT")
             except sqlite3.Error as error:
-                raise _state_error(error, self.folder) from error
+                raise sqlite_error(error, self.folder) from error
 
     def _read(self, query: str, *values: object) -> list[tuple[object, ...]]:
         with self._lock:
-            return self._database.execute(query, values).fetchall()
+            try:
+                return self._database.execute(query, values).fetchall()
+            except sqlite3.Error as error:
+                raise sqlite_error(error, self.folder) from error
 
     # Runs
 
@@ -175,7 +180,7 @@ class State:
             folder.mkdir(exist_ok=True, mode=0o700)
             descriptor = os.open(folder / f"{account}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise _state_error(error, self.folder) from error
+            raise sqlite_error(error, self.folder) from error
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -186,9 +191,3 @@ class State:
             yield
         finally:
             os.close(descriptor)
-
-
-def _state_error(error: OSError | sqlite3.Error, folder: Path) -> StorageDenied | StorageFull:
-    if "full" in str(error) or "No space" in str(error):
-        return StorageFull("no space for the state", subject=str(folder), remedy="free some space, or move state_dir")
-    return StorageDenied(f"the state cannot be kept: {error}", subject=str(folder), remedy="check state_dir's owner")

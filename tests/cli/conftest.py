@@ -47,10 +47,10 @@ def environment(tmp_path: Path) -> dict[str, str]:
 def run(environment: dict[str, str], tmp_path: Path) -> Run:
     """run("ls", "alice@latest") gives exit code, standard output and standard error."""
 
-    def run(*arguments: str, stdin: str = "") -> Result:
+    def run(*arguments: str, stdin: str = "", timeout: float = 60) -> Result:
         done = subprocess.run(
             [sys.executable, "-m", "backupd", *arguments],
-            env=environment, cwd=tmp_path, input=stdin, capture_output=True, text=True, timeout=60, check=False,
+            env=environment, cwd=tmp_path, input=stdin, capture_output=True, text=True, timeout=timeout, check=False,
         )  # fmt: skip
         return Result(done.returncode, done.stdout, done.stderr)
 
