@@ -60,7 +60,10 @@ def backup(
         except BaseException as error:
             outcome: Outcome = "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
             text = str(error) if isinstance(error, BackupdError) else type(error).__name__
-            state.record(Run(account, timestamp(started), timestamp(clock()), outcome, history.newest, text))
+            try:
+                state.record(Run(account, timestamp(started), timestamp(clock()), outcome, history.newest, text))
+            except BackupdError as second:
+                error.add_note(f"and the run could not be recorded: {second}")
             raise
         outcome = "stored" if report.snapshot else "unchanged"
         state.record(Run(account, report.started, report.ended, outcome, history.newest, "", len(report.problems)))

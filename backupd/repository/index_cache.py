@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from backupd.errors import StorageDenied, StorageError, StorageFull
 from backupd.repository.index import PackEntry
 
 _SCHEMA = """
@@ -27,6 +29,18 @@ CREATE TABLE IF NOT EXISTS blob (
 """
 
 
+def sqlite_error(error: OSError | sqlite3.Error, place: Path | str) -> StorageError:
+    """What a failure of the local state means to a user. place: the file or folder."""
+    text, where = str(error), str(place)
+    if "full" in text or "No space" in text or "File too large" in text:
+        return StorageFull("no space for the state", subject=where, remedy="free some space, or move state_dir")
+    if "malformed" in text or "not a database" in text:
+        return StorageError(
+            f"the state is damaged: {text}", subject=where, remedy="remove it: the next run builds it anew"
+        )
+    return StorageDenied(f"the state cannot be kept: {text}", subject=where, remedy="check state_dir's owner")
+
+
 class Location(NamedTuple):
     """Where a blob is: the pack's name, the block's place in it, and the blob's number in the block."""
 
@@ -41,26 +55,39 @@ class IndexCache:
 
     def __init__(self, path: Path | None, repository: bytes) -> None:
         """path: the SQLite file, shared with other state; None keeps the cache in memory."""
-        self._lock = threading.Lock()
-        self._database = sqlite3.connect(
-            str(path) if path else ":memory:", check_same_thread=False, isolation_level=None, timeout=60
-        )
-        self._database.execute("PRAGMA journal_mode=WAL")
-        self._database.execute("PRAGMA synchronous=NORMAL")
-        self._database.execute("PRAGMA cache_size=-16384")
-        self._database.executescript(_SCHEMA)
-        self._database.execute("INSERT OR IGNORE INTO repository (id) VALUES (?)", (repository,))
-        (self._number,) = self._database.execute("SELECT number FROM repository WHERE id = ?", (repository,)).fetchone()
+        self._mutex = threading.Lock()
+        self._place = path.parent if path else Path()
+        with self._locked():
+            self._database = sqlite3.connect(
+                str(path) if path else ":memory:", check_same_thread=False, isolation_level=None, timeout=60
+            )
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=NORMAL")
+            self._database.execute("PRAGMA cache_size=-16384")
+            self._database.executescript(_SCHEMA)
+            self._database.execute("INSERT OR IGNORE INTO repository (id) VALUES (?)", (repository,))
+            (self._number,) = self._database.execute(
+                "SELECT number FROM repository WHERE id = ?", (repository,)
+            ).fetchone()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One thread at a time, and errors of SQLite as those of the state."""
+        with self._mutex:
+            try:
+                yield
+            except sqlite3.Error as error:
+                raise sqlite_error(error, self._place) from error
 
     def objects(self) -> set[str]:
         """Names of the index objects that are in the cache."""
-        with self._lock:
+        with self._locked():
             rows = self._database.execute("SELECT name FROM index_object WHERE repository = ?", (self._number,))
             return {name for (name,) in rows}
 
     def add(self, name: str, packs: Iterable[PackEntry]) -> None:
         """Take in an index object; all of it or, if this fails, nothing."""
-        with self._lock, self._transaction() as database:
+        with self._locked(), self._transaction() as database:
             found = database.execute("SELECT 1 FROM index_object WHERE repository=? AND name=?", (self._number, name))
             if found.fetchone():
                 return
@@ -91,7 +118,7 @@ class IndexCache:
 
     def clear(self) -> None:
         """Forget everything known of this repository, because an index object has gone: it is read anew."""
-        with self._lock, self._transaction() as database:
+        with self._locked(), self._transaction() as database:
             database.execute("DELETE FROM blob WHERE repository = ?", (self._number,))
             database.execute(
                 "DELETE FROM block WHERE pack IN (SELECT number FROM pack WHERE repository = ?)", (self._number,)
@@ -101,7 +128,7 @@ class IndexCache:
 
     def find(self, blob: bytes) -> Location | None:
         """Where the blob is, or None."""
-        with self._lock:
+        with self._locked():
             row = self._database.execute(
                 "SELECT pack.name, block.offset, block.length, blob.ordinal FROM blob"
                 " JOIN block ON block.number = blob.block JOIN pack ON pack.number = block.pack"
@@ -112,13 +139,13 @@ class IndexCache:
 
     def has(self, blob: bytes) -> bool:
         """Whether the blob is in the index."""
-        with self._lock:
+        with self._locked():
             query = "SELECT 1 FROM blob WHERE repository = ? AND id = ?"
             return self._database.execute(query, (self._number, blob)).fetchone() is not None
 
     def totals(self) -> tuple[int, int, int]:
         """(packs, their bytes, blobs)."""
-        with self._lock:
+        with self._locked():
             packs, size = self._database.execute(
                 "SELECT count(*), coalesce(sum(size), 0) FROM pack WHERE repository = ?", (self._number,)
             ).fetchone()
@@ -129,7 +156,7 @@ class IndexCache:
 
     def close(self) -> None:
         """Close the database."""
-        with self._lock:
+        with self._locked():
             self._database.close()
 
     def _transaction(self) -> _Transaction:
@@ -145,4 +172,7 @@ class _Transaction:
         return self._database
 
     def __exit__(self, kind: object, *_: object) -> None:
-        self._database.execute("COMMIT" if kind is None else "ROLLBACK")
+        if kind is None:
+            self._database.execute("COMMIT")
+        elif self._database.in_transaction:  # SQLite itself rolls back when the disk is full
+            self._database.execute("ROLLBACK")
