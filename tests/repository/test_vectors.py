@@ -1,0 +1,99 @@
+"""The vectors of docs/format.md: what was written once is what this version derives, and reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backupd.mail.base64lines import Wrapping, encode
+from backupd.model import MessageState
+from backupd.repository import block, index, names, payload, recipe, runs, slots
+from backupd.repository.keys import Secrets
+from backupd.repository.payload import BlobKind
+
+VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "vectors.json").read_text())
+
+
+def octets(*path: str | int) -> bytes:
+    found: Any = VECTORS
+    for step in path:
+        found = found[step]
+    return bytes.fromhex(found)
+
+
+@pytest.fixture(scope="module")
+def secrets() -> Secrets:
+    return Secrets(**{name: octets("secrets", name) for name in VECTORS["secrets"]})
+
+
+def test_derivations(secrets: Secrets) -> None:
+    secrets.check()
+    assert secrets.content_id(octets("content_id", "octets")) == octets("content_id", "id")
+    assert secrets.metadata_id(octets("metadata_id", "octets")) == octets("metadata_id", "id")
+    assert secrets.fingerprint(octets("fingerprint", "header")) == octets("fingerprint", "fingerprint")
+    assert secrets.account_tag(VECTORS["account_tag"]["account"]) == VECTORS["account_tag"]["tag"]
+    assert names.pack(names.sha256([octets("pack_name", "octets")])) == VECTORS["pack_name"]["name"]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_blocks(secrets: Secrets, number: int) -> None:
+    vector = VECTORS["blocks"][number]
+    found = block.unseal(bytes.fromhex(vector["octets"]), secrets, "x", expect=block.Kind(vector["kind"]))
+    assert found == bytes.fromhex(vector["payload"])
+
+
+def test_payload() -> None:
+    vector = VECTORS["payload"]
+    blobs = [bytes.fromhex(blob) for blob in vector["blobs"]]
+    assert payload.join(bytes(vector["kinds"]), blobs) == octets("payload", "octets")
+    assert [bytes(data) for _, data in payload.parse(octets("payload", "octets"), "x")] == blobs
+    assert BlobKind(vector["kinds"][0]) is BlobKind.PLAIN
+
+
+def test_index(secrets: Secrets) -> None:
+    (entry,) = index.unseal(octets("index", "octets"), secrets, "x")
+    wanted = VECTORS["index"]["payload_of"]
+    assert entry.name.hex() == wanted["name"]
+    blocks = [[each.offset, each.length, each.kind, each.plain_length, each.blobs] for each in entry.blocks]
+    assert blocks == wanted["blocks"]
+    assert (entry.size, entry.ids.hex(), list(entry.kinds), entry.lengths) == (
+        wanted["size"], wanted["ids"], wanted["kinds"], wanted["lengths"]
+    )  # fmt: skip
+
+
+def test_recipe_and_base64() -> None:
+    literal, part, encoded = recipe.decode(octets("recipe", "octets"), "x")
+    assert isinstance(literal, recipe.Literal)
+    assert isinstance(part, recipe.Part)
+    assert isinstance(encoded, recipe.Base64Part)
+    wanted = VECTORS["recipe"]["pieces"]
+    assert literal.data.hex() == wanted[0][1]
+    assert [blob.hex() for blob in part.blobs] == wanted[1][1]
+    assert [b.hex() for b in encoded.blobs] == wanted[2][1]
+    assert [encoded.line_length, encoded.line_end.hex(), encoded.padding] == wanted[2][2:]
+    text = b"".join(encode([octets("base64", "octets")], Wrapping(76, octets("base64", "line_end")), 2))
+    assert text == octets("base64", "text")
+
+
+def test_runs() -> None:
+    assert runs.pack_uids(VECTORS["packed_uids"]["uids"]) == VECTORS["packed_uids"]["packed"]
+    rows = runs.decode_membership(octets("membership_run", "octets"), "x")
+    assert [row.uid for row in rows] == VECTORS["membership_run"]["uids"]
+    assert runs.encode_membership(rows) == octets("membership_run", "octets")
+    states = runs.decode_state(octets("state_run", "octets"), "x")
+    flags, modseqs = VECTORS["state_run"]["flags"], VECTORS["state_run"]["modseqs"]
+    assert states == [
+        MessageState(uid, tuple(flag.encode() for flag in some), (), modseq)
+        for uid, some, modseq in zip([3, 4, 9], flags, modseqs, strict=True)
+    ]
+    (envelope,) = runs.decode_envelopes(octets("envelope_run", "octets"), "x")
+    assert (envelope.subject, envelope.attachments) == (b"subject", (b"a.pdf",))
+
+
+def test_slot_and_exported_key(secrets: Secrets) -> None:
+    slot = slots.parse(VECTORS["slot"]["json"].encode(), "x")
+    assert slots.unwrap(slot, VECTORS["slot"]["passphrase"]) == secrets
+    assert slots.imported(VECTORS["exported_key"]) == secrets
