@@ -121,7 +121,8 @@ class Context:
                     sys.stderr.flush()
                 os._exit(INTERRUPTED)
             self.stop.set()
-            os.write(2, b"\nbackupd: stopping in order; once more to stop at once\n")
+            below = b"\n" if sys.stderr.isatty() else b""  # a progress bar, and the ^C that the terminal shows
+            os.write(2, below + b"backupd: stopping in order; once more to stop at once\n")
 
         before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
         try:

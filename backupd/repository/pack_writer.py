@@ -145,8 +145,11 @@ class PackWriter:
             raise self._failure
         try:
             yield
+        except BackupdError as error:
+            self._failure = error
+            raise
         except BaseException as error:
-            self._failure = error if isinstance(error, BackupdError) else StorageError(f"{type(error).__name__}: {error}")
+            self._failure = StorageError(f"storing failed: {type(error).__name__}")
             raise
 
     def _stream_for(self, kind: BlobKind, data: Buffer) -> _Stream:

@@ -7,6 +7,7 @@ overwritten.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
@@ -45,6 +46,7 @@ class LocalStorage:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._synced: set[Path] = set()
+        self._tidied = False
 
     @property
     def url(self) -> str:
@@ -141,6 +143,7 @@ class LocalStorage:
     def _publish(self, path: Path, data: Sequence[Buffer]) -> None:
         temporary = self._root / _TEMPORARY / secrets.token_hex(16)
         self._make_folder(temporary.parent)
+        self._tidy()
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             try:
@@ -160,6 +163,13 @@ class LocalStorage:
             _sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+    def _tidy(self) -> None:
+        """Before the first write, remove what killed processes left. That it fails is no reason not to write."""
+        if not self._tidied:
+            self._tidied = True
+            with contextlib.suppress(StorageError):
+                self.clean()
 
     def _make_folder(self, folder: Path) -> None:
         """Make a folder durable: it, and the entry in the folder above it, for each that is new."""
