@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib.util
 import secrets
 import signal
 import socket
@@ -33,8 +32,10 @@ class Login(NamedTuple):
 @contextlib.contextmanager
 def running() -> Iterator[Login]:
     """The server, as long as this lasts. Raises BackupdError when it is not installed or does not start."""
-    if importlib.util.find_spec("pymap") is None:
-        raise BackupdError("the demo needs a mail server of its own", remedy="install backupd[demo]")
+    try:
+        import pymap  # noqa: F401 - run below as a program of its own
+    except ImportError:
+        raise BackupdError("the demo needs a mail server of its own", remedy="install backupd[demo]") from None
     login = Login("127.0.0.1", _free_port(), "demo", secrets.token_urlsafe(12))
     with subprocess.Popen(_command(login), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                           stderr=subprocess.DEVNULL, start_new_session=True,
