@@ -236,8 +236,6 @@ class Repository:
             self._cached -= sum(len(octets) for _, octets in self._cache.popitem(last=False)[1])
         return blobs
 
-    # -- Recipes -------------------------------------------------------------------------------------------------------
-
     def message(self, message_id: bytes, file: Path) -> str:
         """Write a message to a file, and prove it; its SHA-256."""
         kind, octets = self.blob(message_id)
@@ -274,8 +272,7 @@ class Repository:
                 text = text.rstrip(b"=") + b"=" * padding
             if not line_length:
                 yield text
-                continue
-            while text:
+            while line_length and text:
                 # The line end comes only when another character follows.
                 if column == line_length:
                     yield line_end
@@ -283,8 +280,6 @@ class Repository:
                 part, text = text[: line_length - column], text[line_length - column :]
                 column += len(part)
                 yield part
-
-    # -- Snapshots and runs --------------------------------------------------------------------------------------------
 
     def snapshots(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """(id, content) of every snapshot that can be read, oldest first."""
@@ -372,11 +367,8 @@ def extract(repository: Repository, target: Path, prefix: str, account: str | No
 
 
 def secret_of(arguments: argparse.Namespace) -> str:
-    if file := arguments.key_file or arguments.exported_key:
-        return str(file.read_text())
-    if arguments.passphrase_file:
-        return str(arguments.passphrase_file.read_text()).removesuffix("\n").removesuffix("\r")
-    return getpass.getpass("Passphrase: ")
+    file: Path | None = arguments.passphrase_file or arguments.key_file or arguments.exported_key
+    return file.read_text().removesuffix("\n").removesuffix("\r") if file else getpass.getpass("Passphrase: ")
 
 
 def main() -> int:
@@ -392,8 +384,9 @@ def main() -> int:
     wanted.add_argument("--snapshot", default="", help="only the snapshot whose id, or its last 8 digits, begin so")
     wanted.add_argument("--account", help="only this account")
     arguments = parser.parse_args()
+    root = arguments.repository
     try:
-        repository = Repository(arguments.repository, unlock(arguments.repository, secret_of(arguments)))
+        repository = Repository(root, unlock(root, secret_of(arguments)))
     except (WrongKey, OSError) as error:
         print(error, file=sys.stderr)
         return 2
