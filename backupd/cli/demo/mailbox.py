@@ -78,6 +78,7 @@ class User:
 
     def __init__(self, login: Login) -> None:
         self._client = IMAPClient(login.host, port=login.port, ssl=False, timeout=30)
+        self._client.normalise_times = False  # dates keep the zone they were given
         self._client.login(login.username, login.password)
 
     def __enter__(self) -> User:
@@ -127,7 +128,7 @@ class User:
         self.receive(
             name,
             [
-                Message(each[b"BODY[]"], _lasting(each[b"FLAGS"]), each[b"INTERNALDATE"].replace(tzinfo=UTC))
+                Message(each[b"BODY[]"], _lasting(each[b"FLAGS"]), each[b"INTERNALDATE"])
                 for _, each in sorted(found.items())
             ],
         )
