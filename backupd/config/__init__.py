@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from backupd.config.model import AccountConfig as AccountConfig
     from backupd.config.model import Config as Config
+    from backupd.config.secrets import Secret as Secret
 
 DEFAULT = Path("/etc/backupd/config.yaml")
 
@@ -31,24 +33,13 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
 
 def secret_files(config: Config) -> list[Path]:
     """The files with secrets that the configuration refers to."""
-    from backupd.config.reading import secrets_of
-
-    return [secret.path for _, secret in secrets_of(config) if secret.path]
+    return [secret.path for _, secret in config.secrets() if secret.path]
 
 
 def check_secrets(config: Config) -> None:
     """Fetch every secret once. Raises ConfigError for the first that cannot be had."""
-    from backupd.config.reading import secrets_of
-
-    for _, secret in secrets_of(config):
+    for _, secret in config.secrets():
         secret.resolve()
-
-
-def warnings(config: Config, path: Path) -> list[str]:
-    """What is not wrong and should be otherwise: secrets that others on this machine can read."""
-    from backupd.config.reading import warnings as found
-
-    return found(config, path)
 
 
 def schema() -> dict[str, Any]:

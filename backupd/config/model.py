@@ -4,39 +4,69 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from datetime import timedelta
+import stat
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
-from backupd.config.secrets import Secret
+from backupd.config.secrets import KeyFile, Name, Secret, below
+from backupd.config.times import Duration, Schedule
 from backupd.errors import UsageError
 
-_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
-_DURATION = re.compile(r"(\d{1,6})\s*(s|min|m|h|d|w)\Z")
-_EVERY = re.compile(r"every (\d{1,5} )?(second|minute|hour|day|week)s?\Z")
-_ACCOUNT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}\Z")
+ACCOUNT = r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$"
+"""Names of accounts become names of files."""
+
 _FINGERPRINT = re.compile(r"(?:[0-9A-Fa-f]{2}:?){31}[0-9A-Fa-f]{2}\Z")
+_NO_HOST = re.compile(r"[\s/@\[\]\\\0-\x1f]")
 
-
-def _duration(value: Any) -> Any:
-    if isinstance(value, str) and (match := _DURATION.match(value)):
-        return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
-    raise ValueError("a time is a number and s, m, h, d or w, such as 15m or 2d")
-
-
-Duration = Annotated[timedelta, BeforeValidator(_duration, json_schema_input_type=str)]
 Count = Annotated[int, Field(ge=0, le=100_000)]
+AccountName = Annotated[str, Field(pattern=ACCOUNT)]
 
 
-def _path(value: Any) -> Any:
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise ValueError("a path is text")
-    return Path(value).expanduser()
+def _folder(info: ValidationInfo) -> Path:
+    """The configuration's folder, from which relative paths are relative."""
+    return info.context["folder"] if info.context else Path()
+
+
+def _path(value: object, info: ValidationInfo) -> Path:
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise ValueError("not a path; write one in quotes")
+    return below(_folder(info), value)
+
+
+def _address(value: str, info: ValidationInfo) -> str:
+    parts = urlsplit(value)
+    if not value.isprintable():
+        raise ValueError("not an address; write a path, or s3://bucket/prefix")
+    if parts.scheme == "file":
+        return value
+    if "://" not in value:
+        return str(below(_folder(info), value))
+    if parts.scheme != "s3" or not parts.netloc:
+        raise ValueError("an address of no known kind; write a path, or s3://bucket/prefix")
+    return value
+
+
+def wrong(key: str, what: str) -> PydanticCustomError:
+    """An error of a whole section that is best mended at one of its keys."""
+    return PydanticCustomError("at_key", "{what}", {"key": key, "what": what})
 
 
 FilePath = Annotated[Path, BeforeValidator(_path, json_schema_input_type=str)]
+Address = Annotated[str, Field(min_length=1), AfterValidator(_address)]
 
 
 class _Section(BaseModel):
@@ -48,11 +78,11 @@ class _Section(BaseModel):
 class S3(_Section):
     """Access to an S3 bucket. Credentials not given here are found as boto3 finds them."""
 
-    endpoint_url: str | None = None
+    endpoint_url: Name | None = None
     """Address of the service, unless it is Amazon's."""
-    region: str | None = None
+    region: Name | None = None
     """Region, such as us-east-1."""
-    access_key_id: str | None = None
+    access_key_id: Name | None = None
     """Public part of the credentials."""
     secret_access_key: Secret | None = None
     """Secret part of the credentials."""
@@ -61,12 +91,12 @@ class S3(_Section):
 class RepositoryConfig(_Section):
     """Where the archive is, and what opens it."""
 
-    url: str = Field(min_length=1)
-    """A directory, or s3://bucket/prefix."""
+    url: Address
+    """A directory, from the configuration's folder if relative, or s3://bucket/prefix."""
     passphrase: Secret | None = None
     """The passphrase; or else key_file."""
-    key_file: Secret | None = None
-    """The text of a key file or an exported key, usually as {file: ...}."""
+    key_file: KeyFile | None = None
+    """Path of a key file or of an exported key; or where its text is, as for any secret."""
     compression_level: int | None = Field(default=None, ge=1, le=19)
     """zstd level of what is stored from now on, 1 to 19; the default is a good one."""
     s3: S3 | None = None
@@ -74,8 +104,10 @@ class RepositoryConfig(_Section):
 
     @model_validator(mode="after")
     def _one_key(self) -> RepositoryConfig:
-        if (self.passphrase is None) == (self.key_file is None):
-            raise ValueError("needs either passphrase or key_file")
+        if self.passphrase is not None and self.key_file is not None:
+            raise wrong("key_file", "there is a passphrase already; one of passphrase and key_file opens a repository")
+        if self.passphrase is None and self.key_file is None:
+            raise ValueError("neither passphrase nor key_file; add one of them")
         return self
 
     def secret(self) -> str:
@@ -89,8 +121,8 @@ class RepositoryConfig(_Section):
 class Copy(_Section):
     """Another repository, equal to the first."""
 
-    url: str = Field(min_length=1)
-    """A directory, or s3://bucket/prefix."""
+    url: Address
+    """A directory, from the configuration's folder if relative, or s3://bucket/prefix."""
     s3: S3 | None = None
     """Access to the bucket, for an s3: address."""
 
@@ -115,13 +147,13 @@ class Retention(_Section):
 
 
 class _Server(_Section):
-    host: str = Field(min_length=1)
+    host: Name
     """Name or address of the server."""
     port: int | None = Field(default=None, ge=1, le=65535)
     """Port; the default goes with tls."""
     tls: Literal["implicit", "starttls", "none"] = "implicit"
     """implicit: TLS from the start; starttls: TLS before the login; none: only for this machine itself."""
-    username: str = Field(min_length=1)
+    username: Name
     """User name."""
     password: Secret
     """Password, or an access token for xoauth2 and oauthbearer."""
@@ -139,19 +171,27 @@ class _Server(_Section):
     def _whole_seconds(cls, value: Any) -> Any:
         return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
+    @field_validator("host")
+    @classmethod
+    def _bare_host(cls, value: str) -> str:
+        if _NO_HOST.search(value) or (":" in value and not _is_address(value)):
+            raise ValueError("not a host; write its name or address alone, the port belongs to port")
+        return value
+
     @field_validator("fingerprint")
     @classmethod
     def _sha256(cls, value: str | None) -> str | None:
         if value is not None and not _FINGERPRINT.match(value):
-            raise ValueError("a fingerprint is 64 hexadecimal digits, with or without colons")
+            raise ValueError("not a SHA-256 fingerprint; write 64 hexadecimal digits, with or without colons")
         return value
 
     @model_validator(mode="after")
     def _no_secrets_in_the_open(self) -> _Server:
         if self.tls == "none" and not self.allow_plaintext and not _is_loopback(self.host):
-            raise ValueError(
-                f"tls: none would send the password in the open to {self.host}; use implicit or starttls, "
-                "or allow_plaintext: true if that is what you want"
+            raise wrong(
+                "tls",
+                f"none would send the password in the open to {self.host}; use implicit or starttls, "
+                "or allow_plaintext: true if that is what you want",
             )
         return self
 
@@ -182,7 +222,7 @@ class Pop3Config(_Server):
 class Mailboxes(_Section):
     """Which mailboxes are backed up: shell patterns over names, with "/" between levels."""
 
-    include: tuple[str, ...] = Field(default=("*",), strict=False)
+    include: tuple[str, ...] = Field(default=("*",), strict=False, min_length=1)
     """Take those that match one of these."""
     exclude: tuple[str, ...] = Field(default=(), strict=False)
     """And leave out those that match one of these."""
@@ -197,22 +237,17 @@ class AccountConfig(_Section):
     """A POP3 account."""
     mailboxes: Mailboxes = Mailboxes()
     """Which mailboxes are backed up."""
-    schedule: str | None = None
+    schedule: Schedule | None = None
     """When the daemon takes snapshots: "every 15 minutes", a cron line of five fields, or "continuous"."""
     objective: Duration | None = None
     """Oldest acceptable snapshot, such as 1h; status and audit say when it is missed."""
 
-    @field_validator("schedule")
-    @classmethod
-    def _known_schedule(cls, value: str | None) -> str | None:
-        if value is None or value == "continuous" or _EVERY.match(value) or len(value.split()) == 5:
-            return value
-        raise ValueError('a schedule is "every 15 minutes", a cron line of five fields, or "continuous"')
-
     @model_validator(mode="after")
     def _one_kind(self) -> AccountConfig:
-        if (self.imap is None) == (self.pop3 is None):
-            raise ValueError("needs either imap or pop3")
+        if self.imap is not None and self.pop3 is not None:
+            raise wrong("pop3", "there is imap already; make this an account of its own")
+        if self.imap is None and self.pop3 is None:
+            raise ValueError("neither imap nor pop3; add one of them")
         return self
 
 
@@ -227,16 +262,31 @@ class Config(_Section):
     """Further repositories, equal to the first."""
     retention: Retention = Retention()
     """How long snapshots are kept."""
-    accounts: dict[str, AccountConfig] = {}
+    accounts: dict[AccountName, AccountConfig] = Field(default={}, json_schema_extra={"additionalProperties": False})
     """Accounts by the names that commands use."""
 
-    @field_validator("accounts")
-    @classmethod
-    def _names(cls, value: dict[str, AccountConfig]) -> dict[str, AccountConfig]:
-        for name in value:
-            if not _ACCOUNT.match(name):
-                raise ValueError(f"{name!r} is no name for an account; use up to 64 letters, digits and . _ @ + -")
-        return value
+    _file: Path | None = PrivateAttr(default=None)
+    _secrets: tuple[tuple[str, Secret], ...] = PrivateAttr(default=())
+
+    def read_from(self, file: Path, secrets: tuple[tuple[str, Secret], ...]) -> None:
+        """Remember the file this was read from, and its secrets with their keys."""
+        self._file, self._secrets = file, secrets
+
+    def secrets(self) -> tuple[tuple[str, Secret], ...]:
+        """All secrets, each with its key, such as repository.passphrase."""
+        return self._secrets
+
+    def warnings(self) -> list[str]:
+        """What is not wrong and should be otherwise: secrets that others on this machine can read."""
+        found = [
+            f"{key}: {secret.path} can be read by others; chmod go= it"
+            for key, secret in self._secrets
+            if secret.path and _readable_by_others(secret.path)
+        ]
+        inline = [key for key, secret in self._secrets if secret.inline]
+        if self._file and inline and _readable_by_others(self._file):
+            found.append(f"{inline[0]}: {self._file} can be read by others; chmod go= it, or use {{file: ...}}")
+        return found
 
     def account(self, name: str) -> AccountConfig:
         """The account of this name. Raises UsageError, with the names there are."""
@@ -252,10 +302,21 @@ def _with_port(values: Any, *, implicit: int, other: int) -> Any:
     return values
 
 
-def _is_loopback(host: str) -> bool:
-    if host.lower() == "localhost":
-        return True
+def _is_address(host: str) -> bool:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        ipaddress.ip_address(host)
     except ValueError:
+        return False
+    return True
+
+
+def _is_loopback(host: str) -> bool:
+    return host.lower() == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+
+
+def _readable_by_others(path: Path) -> bool:
+    """Whether the file's group or everybody may read it; False when it cannot be looked at."""
+    try:
+        return bool(path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH))
+    except OSError:
         return False
