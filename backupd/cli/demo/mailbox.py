@@ -6,11 +6,15 @@ import base64
 import hashlib
 import random
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
+from email.header import Header, decode_header, make_header
+from email.parser import BytesHeaderParser
+from email.utils import formataddr
 from typing import NamedTuple
 
 from imapclient import IMAPClient
 
+from backupd.cli.demo.proof import Seen
 from backupd.cli.demo.server import Login
 
 PEOPLE = ("Ada Lind", "Björn Özdemir", "Carla Núñez", "Dmitri Ivanov", "Emma O'Neill", "Françoise Noël")
@@ -19,6 +23,12 @@ TOPICS = (
     "Re: the broken printer", "School concert", "Contract, second draft", "Recipe as promised", "Meeting moved",
 )  # fmt: skip
 BEGIN = datetime(2026, 3, 2, 8, tzinfo=UTC)
+ZONES = [timezone(timedelta(minutes=minutes)) for minutes in (0, 60, 120, -480, 330)]
+ODD_DATES = {
+    3: datetime(2024, 2, 29, 23, 59, 59, tzinfo=timezone(timedelta(hours=-3, minutes=-30))),
+    8: datetime(1999, 12, 31, 23, 59, 59, tzinfo=UTC),
+}
+"""By number of the message: a leap day, and mail of another century that somebody once imported."""
 
 
 class Message(NamedTuple):
@@ -29,15 +39,6 @@ class Message(NamedTuple):
     date: datetime
 
 
-class Seen(NamedTuple):
-    """What the user sees of a message. digest: SHA-256 of its bytes."""
-
-    mailbox: str
-    digest: str
-    flags: tuple[bytes, ...]
-    date: bytes
-
-
 MAILBOXES = {"INBOX": 90, "Sent": 50, "Family/Holidays": 40, "Work": 60, "Archive/2025": 30}
 
 
@@ -45,7 +46,8 @@ def mail(mailbox: str, count: int, *, first: int = 0) -> Iterator[Message]:
     """Readable messages, the same each time."""
     for number in range(first, first + count):
         chooser = random.Random(f"{mailbox} {number}")  # noqa: S311 - the same mail each time
-        date = BEGIN + timedelta(hours=7 * number, minutes=chooser.randrange(60))
+        usual = (BEGIN + timedelta(hours=7 * number, minutes=chooser.randrange(60))).astimezone(chooser.choice(ZONES))
+        date = ODD_DATES.get(number, usual)
         flags = tuple(flag for flag in (b"\\Answered", b"\\Flagged", b"\\Seen") if chooser.random() < 0.4)
         yield Message(_raw(mailbox, number, date, chooser), flags, date)
 
@@ -54,8 +56,8 @@ def _raw(mailbox: str, number: int, date: datetime, chooser: random.Random) -> b
     sender, to = chooser.sample(PEOPLE, 2)
     body = " ".join(chooser.choice(TOPICS) for _ in range(chooser.randrange(5, 120)))
     head = (
-        f"From: {sender} <{number}@example.org>\r\nTo: {to} <demo@example.org>\r\n"
-        f"Subject: {chooser.choice(TOPICS)}\r\nDate: {date:%a, %d %b %Y %H:%M:%S +0000}\r\n"
+        f"From: {_person(sender)}\r\nTo: {_person(to)}\r\n"
+        f"Subject: {Header(chooser.choice(TOPICS)).encode()}\r\nDate: {date:%a, %d %b %Y %H:%M:%S %z}\r\n"
         f"Message-ID: <{number}.{mailbox.replace('/', '.')}@example.org>\r\nMIME-Version: 1.0\r\n"
     )
     if chooser.random() > 0.2:
@@ -71,6 +73,10 @@ def _raw(mailbox: str, number: int, date: datetime, chooser: random.Random) -> b
         f'--demo\r\nContent-Type: application/pdf; name="plan.pdf"\r\nContent-Transfer-Encoding: base64\r\n\r\n'
         f"{lines}\r\n--demo--\r\n"
     ).encode()
+
+
+def _person(name: str) -> str:
+    return formataddr((name, f"{name.split()[0].lower().replace('ç', 'c').replace('ö', 'o')}@example.org"))
 
 
 class User:
@@ -142,15 +148,15 @@ class User:
             if self._client.select_folder(name, readonly=True)[b"EXISTS"]:
                 found = self._client.fetch(self._client.search(), ["FLAGS", "INTERNALDATE", "BODY.PEEK[]"])
                 seen += [
-                    Seen(
-                        name,
-                        hashlib.sha256(each[b"BODY[]"]).hexdigest(),
-                        _lasting(each[b"FLAGS"]),
-                        each[b"INTERNALDATE"].isoformat().encode(),
-                    )
-                    for each in found.values()
+                    _seen(name, each[b"BODY[]"], each[b"FLAGS"], each[b"INTERNALDATE"]) for each in found.values()
                 ]
         return seen
+
+
+def _seen(mailbox: str, raw: bytes, flags: Sequence[bytes], date: datetime) -> Seen:
+    subject = str(make_header(decode_header(BytesHeaderParser().parsebytes(raw)["Subject"])))
+    shown = tuple(flag.decode("ascii", "backslashreplace") for flag in _lasting(flags))
+    return Seen(mailbox, hashlib.sha256(raw).hexdigest(), shown, f"{date:%Y-%m-%d %H:%M:%S %z}", len(raw), subject)
 
 
 def _lasting(flags: Sequence[bytes]) -> tuple[bytes, ...]:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import json
 import secrets
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from backupd.errors import BackupdError
 
 _START_SECONDS = 20.0
 _STOP_SECONDS = 5.0
-_PR_SET_PDEATHSIG = 1
 
 
 class Login(NamedTuple):
@@ -30,39 +29,41 @@ class Login(NamedTuple):
 
 
 @contextlib.contextmanager
-def running() -> Iterator[Login]:
-    """The server, as long as this lasts. Raises BackupdError when it is not installed or does not start."""
-    try:
-        import pymap  # noqa: F401 - run below as a program of its own
-    except ImportError:
-        raise BackupdError("the demo needs a mail server of its own", remedy="install backupd[demo]") from None
+def running(folder: Path) -> Iterator[Login]:
+    """The server, as long as this lasts. It removes the folder when it ends, even after a demo that was killed.
+
+    Raises BackupdError when it does not start.
+    """
     login = Login("127.0.0.1", _free_port(), "demo", secrets.token_urlsafe(12))
-    with subprocess.Popen(_command(login), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                          stderr=subprocess.DEVNULL, start_new_session=True,
-                          preexec_fn=_die_with_parent) as process:  # fmt: skip  # noqa: PLW1509
+    # -P: the program's folder must not come before the standard library. A session of its own: Ctrl-C is for the demo.
+    command = [sys.executable, "-P", str(Path(__file__).with_name("server_process.py"))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                          start_new_session=True) as process:  # fmt: skip
         try:
+            assert process.stdin  # noqa: S101 - a pipe was asked for
+            process.stdin.write(_begin(login, folder))
+            process.stdin.flush()
             _wait(login, process)
             yield login
         finally:
-            process.terminate()
-            try:
-                process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            _stop(process)
 
 
-def _command(login: Login) -> list[str]:
-    # The password is for this server alone, which holds nothing but the demo's mail and ends with it.
-    program = "import sys; from pymap.main import main; sys.exit(main())"
+def _begin(login: Login, folder: Path) -> bytes:
     place = ["--host", login.host, "--port", str(login.port), "--no-tls"]
-    user = ["--demo-user", login.username, "--demo-password", login.password]
-    return [sys.executable, "-c", program, *place, "dict", *user]
+    # "=": a password may begin with a dash.
+    user = [f"--demo-user={login.username}", f"--demo-password={login.password}"]
+    return json.dumps({"arguments": [*place, "dict", *user], "folder": str(folder)}).encode() + b"\n"
 
 
-def _die_with_parent() -> None:
-    """Linux: end when the demo ends, however it ends."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        if process.stdin:
+            process.stdin.close()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 def _free_port() -> int:
