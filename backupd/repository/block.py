@@ -34,6 +34,9 @@ SALT_BYTES = 32
 MAXIMUM_PAYLOAD = 64 * 1024 * 1024
 """Octets; a block that claims more is not ours. Bounds what reading a hostile block can cost."""
 
+MAXIMUM_BLOCK = HEADER.size + SEALED_KEY_BYTES + MAXIMUM_PAYLOAD + TAG_BYTES
+"""Octets of a whole block."""
+
 _NONCE = bytes(12)
 _PLAIN, _ZSTD = 0, 1
 

@@ -8,6 +8,7 @@ import msgspec
 
 from backupd.errors import Damaged
 from backupd.repository import block
+from backupd.repository.decoding import UNDECODABLE
 from backupd.repository.keys import Random, Secrets
 
 
@@ -37,6 +38,9 @@ class _Index(msgspec.Struct, frozen=True):
     packs: list[PackEntry]
 
 
+_MOST = 1 << 62
+"""Octets of a pack: what fits a signed integer of 64 bits, which databases have."""
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Index).decode
 
@@ -51,10 +55,27 @@ def unseal(data: bytes, secrets: Secrets, subject: str) -> list[PackEntry]:
     payload = block.unseal(data, secrets, subject, expect=block.Kind.INDEX)
     try:
         packs = _decode(payload).packs
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except UNDECODABLE as error:
         raise Damaged(f"an index makes no sense: {error}", subject=subject) from error
     for pack in packs:
         count = sum(entry.blobs for entry in pack.blocks)
         if not len(pack.ids) == 32 * count or not len(pack.kinds) == len(pack.lengths) == count or len(pack.name) != 32:
             raise Damaged("an index has columns of different lengths", subject=subject)
+        if not _is_possible(pack):
+            raise Damaged("an index describes a pack that cannot be", subject=subject)
     return packs
+
+
+def _is_possible(pack: PackEntry) -> bool:
+    """Whether its numbers can be true. They say how much is read at once, so they are bounded here."""
+    return (
+        0 <= pack.size <= _MOST
+        and all(0 <= length <= block.MAXIMUM_PAYLOAD for length in pack.lengths)
+        and all(
+            entry.blobs >= 0
+            and 0 <= entry.plain_length <= block.MAXIMUM_PAYLOAD
+            and 0 < entry.length <= block.MAXIMUM_BLOCK
+            and 0 <= entry.offset <= pack.size - entry.length
+            for entry in pack.blocks
+        )
+    )

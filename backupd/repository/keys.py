@@ -56,6 +56,10 @@ class Secrets(msgspec.Struct, frozen=True, dict=True, omit_defaults=True):
     def __repr__(self) -> str:
         return f"Secrets(repository={self.repository.hex()}, role={self.role.value})"
 
+    def __rich_repr__(self) -> list[tuple[str, str]]:
+        """For rich, which would show all fields: in its tracebacks, too."""
+        return [("repository", self.repository.hex()), ("role", self.role.value)]
+
     @property
     def role(self) -> Role:
         return Role.READER if self.private_key else Role.WRITER

@@ -56,7 +56,13 @@ def snapshot_time(identifier: str) -> datetime:
 def parse_snapshot(name: str) -> tuple[str, str] | None:
     """(account tag, snapshot id) of a snapshot's object name, or None for any other name."""
     match = _SNAPSHOT_NAME.match(name)
-    return (match[1], match[2]) if match else None
+    if not match:
+        return None
+    try:
+        snapshot_time(match[2])
+    except ValueError:  # digits that are no time
+        return None
+    return match[1], match[2]
 
 
 def proves(name: str, data: Sequence[Buffer]) -> bool | None:

@@ -14,6 +14,7 @@ from enum import IntEnum
 import msgspec
 
 from backupd.errors import Damaged
+from backupd.repository.decoding import UNDECODABLE
 from backupd.storage.base import Buffer
 
 _LENGTH = struct.Struct("<I")
@@ -68,6 +69,6 @@ def parse(payload: bytes, subject: str) -> list[tuple[BlobKind, memoryview]]:
             position += length
         if position != len(payload):
             raise ValueError("blobs and lengths differ")
-    except (struct.error, msgspec.DecodeError, msgspec.ValidationError, ValueError) as error:
+    except (struct.error, *UNDECODABLE) as error:
         raise Damaged(f"a block's directory makes no sense: {error}", subject=subject) from error
     return blobs

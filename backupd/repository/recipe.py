@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from backupd.errors import Damaged
+from backupd.repository.decoding import UNDECODABLE
 
 
 class Literal(msgspec.Struct, frozen=True, array_like=True, tag=0):
@@ -42,5 +43,5 @@ def decode(data: bytes | memoryview, subject: str) -> list[Piece]:
     """Read a recipe. Raises Damaged."""
     try:
         return _decode(data)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except UNDECODABLE as error:
         raise Damaged(f"a recipe makes no sense: {error}", subject=subject) from error

@@ -12,6 +12,7 @@ import msgspec
 
 from backupd.errors import Damaged
 from backupd.model import Flags, MessageState
+from backupd.repository.decoding import UNDECODABLE
 
 
 class MessageRow(msgspec.Struct, frozen=True):
@@ -68,7 +69,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode_membership = msgspec.msgpack.Decoder(_Membership).decode
 _decode_state = msgspec.msgpack.Decoder(_State).decode
 _decode_envelopes = msgspec.msgpack.Decoder(list[Envelope]).decode
-_WRONG = (msgspec.DecodeError, msgspec.ValidationError, ValueError, IndexError)
+_WRONG = (IndexError, *UNDECODABLE)
 
 
 def pack_uids(uids: Iterable[int]) -> list[int]:
@@ -102,6 +103,13 @@ def unpack_uids(packed: Sequence[int]) -> list[int]:
     return uids
 
 
+def _unpack_some(packed: Sequence[int], count: int) -> list[int]:
+    """The UIDs, if they are as many as the other columns have: a stretch of 2^60 would not fit any memory."""
+    if sum(packed[1::2]) != count or min(packed, default=0) < 0:
+        raise ValueError("there are not as many UIDs as other columns have rows")
+    return unpack_uids(packed)
+
+
 def encode_membership(rows: Sequence[MessageRow]) -> bytes:
     """rows: ascending UIDs."""
     table: dict[bytes, int] = {}
@@ -118,7 +126,7 @@ def encode_membership(rows: Sequence[MessageRow]) -> bytes:
             envelope_runs=b"".join(table),
             envelope_run=[table[row.envelopes] for row in rows],
             envelope=[row.envelope for row in rows],
-            server_ids=server_ids if any(server_ids) else None,
+            server_ids=server_ids if any(each is not None for each in server_ids) else None,
         )
     )
 
@@ -127,7 +135,7 @@ def decode_membership(data: bytes | memoryview, subject: str) -> list[MessageRow
     """Raises Damaged."""
     try:
         run = _decode_membership(data)
-        uids = unpack_uids(run.uids)
+        uids = _unpack_some(run.uids, len(run.dates))
         table = _cut(run.envelope_runs, 32, len(run.envelope_runs) // 32)
         return [
             MessageRow(uid, message, date, size, fingerprint, server_id, table[run_number], number)
@@ -160,7 +168,7 @@ def encode_state(states: Sequence[MessageState]) -> bytes:
             uids=pack_uids(state.uid for state in states),
             flag_sets=[list(each) for each in flag_sets],
             flags=flags,
-            modseqs=modseqs if any(modseqs) else None,
+            modseqs=modseqs if any(each is not None for each in modseqs) else None,
             label_sets=[list(each) for each in label_sets] if labelled else None,
             labels=labels if labelled else None,
         )
@@ -171,7 +179,7 @@ def decode_state(data: bytes | memoryview, subject: str) -> list[MessageState]:
     """Raises Damaged."""
     try:
         run = _decode_state(data)
-        uids = unpack_uids(run.uids)
+        uids = _unpack_some(run.uids, len(run.flags))
         flag_sets = [tuple(each) for each in run.flag_sets]
         label_sets = [tuple(each) for each in run.label_sets or [[]]]
         labels = run.labels or [0] * len(uids)

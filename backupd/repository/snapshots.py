@@ -9,6 +9,7 @@ import msgspec
 from backupd.errors import Damaged
 from backupd.model import Mailbox, MailboxStatus, Problem
 from backupd.repository import block, names
+from backupd.repository.decoding import UNDECODABLE
 from backupd.repository.keys import Random, Secrets
 from backupd.repository.segments import Segment
 
@@ -120,9 +121,9 @@ def unseal(data: bytes, ref: SnapshotRef, secrets: Secrets) -> Snapshot:
     payload = block.unseal(data, secrets, ref.name, expect=block.Kind.SNAPSHOT)
     try:
         snapshot = _decode(payload)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        started = datetime.fromisoformat(snapshot.started)
+    except UNDECODABLE as error:
         raise Damaged(f"a snapshot makes no sense: {error}", subject=ref.name) from error
-    started = datetime.fromisoformat(snapshot.started)
     place = SnapshotRef(names.snapshot_id(started, names.sha256([data])), secrets.account_tag(snapshot.account))
     if place != ref:
         raise Damaged("a snapshot lies in another's place", subject=ref.name)

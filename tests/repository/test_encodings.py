@@ -79,7 +79,7 @@ def packs(draw: st.DrawFn) -> PackEntry:
     counts = draw(st.lists(st.integers(0, 3), max_size=4))
     blobs = sum(counts)
     blocks = [BlockEntry(8 + 100 * number, 90, 1, 50, count) for number, count in enumerate(counts)]
-    lengths = draw(st.lists(st.integers(0, 2**31), min_size=blobs, max_size=blobs))
+    lengths = draw(st.lists(st.integers(0, block.MAXIMUM_PAYLOAD), min_size=blobs, max_size=blobs))
     return PackEntry(draw(ids), 8 + 100 * len(counts), blocks, os.urandom(32 * blobs), bytes(blobs), lengths)
 
 
@@ -117,7 +117,7 @@ def test_membership_runs(some: list[MessageRow]) -> None:
 @given(uids, st.data())
 def test_state_runs(some: list[int], draw: st.DataObject) -> None:
     sets = st.sampled_from([(), (b"\\Seen",), (b"$Label1", b"\\Seen")])
-    modseq = st.none() | st.integers(1, 2**63)
+    modseq = st.none() | st.integers(0, 2**63)
     labels = st.sampled_from([(), (b"Work",)])
     states = [MessageState(uid, draw.draw(sets), draw.draw(labels), draw.draw(modseq)) for uid in some]
     encoded = runs.encode_state(states)
