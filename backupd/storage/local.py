@@ -59,11 +59,16 @@ class LocalStorage:
         try:
             if not path.exists():
                 self._make_folder(path.parent)
-                self._publish(path, data)
-                return
+                if self._publish(path, data):
+                    return
             same = self._is_same(path, data)
-        except FileExistsError:
-            same = self._is_same(path, data)
+            if same:
+                # Whoever stored it may have been killed before its name was durable, or may not be that far yet.
+                _sync_folder(path.parent)
+        except FileNotFoundError as error:
+            raise StorageUnavailable(
+                "the repository's directory has gone", subject=self.url, remedy="check whether its disk is mounted"
+            ) from error
         except OSError as error:
             raise self._error(error, name) from error
         if not same:
@@ -117,9 +122,12 @@ class LocalStorage:
         before = (time.time() if now is None else now) - _ABANDONED_SECONDS
         try:
             for entry in _entries(self._root / _TEMPORARY):
-                if entry.stat(follow_symlinks=False).st_mtime < before:
-                    Path(entry.path).unlink(missing_ok=True)
-                    removed += 1
+                try:
+                    if entry.stat(follow_symlinks=False).st_mtime < before:
+                        Path(entry.path).unlink()
+                        removed += 1
+                except FileNotFoundError:
+                    continue  # it was another process's, which has finished
         except OSError as error:
             raise self._error(error, _TEMPORARY) from error
         return removed
@@ -127,9 +135,9 @@ class LocalStorage:
     def free_octets(self) -> int:
         """Room left on the file system the directory is on, or would be."""
         folder = self._root
-        while not folder.exists() and folder != folder.parent:
-            folder = folder.parent
         try:
+            while not folder.exists() and folder != folder.parent:
+                folder = folder.parent
             facts = os.statvfs(folder)
         except OSError as error:
             raise self._error(error, "") from error
@@ -140,7 +148,8 @@ class LocalStorage:
             raise StorageError("not a name for an object", subject=repr(name))
         return self._root / name
 
-    def _publish(self, path: Path, data: Sequence[Buffer]) -> None:
+    def _publish(self, path: Path, data: Sequence[Buffer]) -> bool:
+        """Write a file and give it its name; False when the name has been taken in the meantime."""
         temporary = self._root / _TEMPORARY / secrets.token_hex(16)
         self._make_folder(temporary.parent)
         self._tidy()
@@ -153,14 +162,17 @@ class LocalStorage:
                 os.close(descriptor)
             try:
                 os.link(temporary, path)
+            except FileExistsError:
+                return False
             except OSError as error:
                 if error.errno not in _NO_LINKS:
                     raise
                 # A file system without links: rename would overwrite, but the bytes of a name are always the same.
                 if path.exists():
-                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
+                    return False
                 temporary.rename(path)
             _sync_folder(path.parent)
+            return True
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -186,18 +198,15 @@ class LocalStorage:
         self._synced.add(folder)
 
     def _is_same(self, path: Path, data: Sequence[Buffer]) -> bool:
-        try:
-            with path.open("rb") as file:
-                if os.fstat(file.fileno()).st_size != sum(len(each) for each in data):
-                    return False
-                for each in data:
-                    view = memoryview(each)
-                    for at in range(0, len(view), _COMPARE_OCTETS):
-                        part = view[at : at + _COMPARE_OCTETS]
-                        if file.read(len(part)) != part:
-                            return False
-        except OSError as error:
-            raise self._error(error, path.name) from error
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size != sum(len(each) for each in data):
+                return False
+            for each in data:
+                view = memoryview(each)
+                for at in range(0, len(view), _COMPARE_OCTETS):
+                    part = view[at : at + _COMPARE_OCTETS]
+                    if file.read(len(part)) != part:
+                        return False
         return True
 
     def _walk(self, folder: Path, prefix: str) -> Iterator[tuple[str, int]]:

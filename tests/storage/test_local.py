@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from backupd.errors import ConfigError, StorageFull
+from backupd.errors import ConfigError, StorageFull, StorageUnavailable
 from backupd.storage.local import LocalStorage
 from backupd.storage.opening import open_storage
 
@@ -72,20 +73,22 @@ def test_a_full_disk_is_told_and_leaves_nothing(storage: LocalStorage) -> None:
     assert storage.size(NAME) == 120_000
 
 
-@pytest.mark.parametrize("action", ["put", "get", "list"])
+@pytest.mark.parametrize("action", ["put", "get", "list", "free"])
 def test_no_permission_is_told(tmp_path: Path, action: str) -> None:
     root = tmp_path / "repository"
     LocalStorage(root).put(NAME, [b"x"])
     for folder in (root, root / "packs", root / "packs" / "00"):
         folder.chmod(0o000)
-    call = {"put": "put('index/a', [b'x'])", "get": f"get({NAME!r})", "list": "list().__next__()"}[action]
+    calls = {"put": "put('index/a', [b'x'])", "get": f"get({NAME!r})", "list": "list().__next__()"}
+    call = calls.get(action, "free_octets()")
+    place = root / "packs" if action == "free" else root  # a folder in one that may not be looked into
     program = (
         "import os, sys\n"
         "from pathlib import Path\n"
         "from backupd.storage.local import LocalStorage\n"
         "from backupd.errors import StorageDenied\n"
         "if os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-        f"try: LocalStorage(Path({str(root)!r})).{call}\n"
+        f"try: LocalStorage(Path({str(place)!r})).{call}\n"
         "except StorageDenied as error: print(error); sys.exit(7)\n"
     )
     for parent in (tmp_path, *tmp_path.parents):
@@ -134,6 +137,52 @@ def test_files_and_folders_are_for_their_owner_alone(storage: LocalStorage) -> N
     for path in Path(storage.url).rglob("*"):
         assert path.stat().st_mode & 0o077 == 0
 
+
+def test_an_object_of_another_writer_is_durable_before_it_is_taken_for_stored(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    LocalStorage(Path(storage.url)).put(NAME, [b"x"])
+    synced: list[Path] = []
+    monkeypatch.setattr("backupd.storage.local._sync_folder", synced.append)
+    storage.put(NAME, [b"x"])
+    assert synced == [(Path(storage.url) / NAME).parent]
+
+
+def test_a_directory_that_has_gone_is_told_and_not_made_again(storage: LocalStorage) -> None:
+    storage.put(NAME, [b"x"])
+    shutil.rmtree(storage.url)
+    for name in (NAME, "index/a"):
+        with pytest.raises(StorageUnavailable, match="mounted"):
+            storage.put(name, [b"x"])
+    assert not Path(storage.url).exists()
+
+
+def test_a_disk_without_a_free_octet(storage: LocalStorage, tmp_path: Path) -> None:
+    """On a file system of its own, where that can be had: in a mount namespace that ends with the process."""
+    root = tmp_path / "mounted"
+    root.mkdir()
+    program = (
+        "import subprocess, sys; from pathlib import Path\n"
+        "from backupd.errors import StorageFull; from backupd.storage.local import LocalStorage\n"
+        f"root = Path({str(root)!r})\n"
+        "mount = ['mount', '-t', 'tmpfs', '-o', 'size=256k', 'none', str(root)]\n"
+        "if subprocess.run(mount, check=False, capture_output=True).returncode: sys.exit(5)\n"
+        "storage = LocalStorage(root / 'repository')\n"
+        "storage.put('index/a', [b'x'])\n"
+        "try: storage.put('index/b', [bytes(200_000)] * 4)\n"
+        "except StorageFull as error: print(error)\n"
+        "assert [p.name for p in root.rglob('*') if p.is_file()] == ['a'], list(root.rglob('*'))\n"
+        "storage.put('index/b', [bytes(100_000)])\n"
+        "assert 0 < storage.free_octets() < 200_000\n"
+    )
+    command = [sys.executable, "-c", program]
+    if os.geteuid() == 0 and shutil.which("unshare"):
+        command = ["unshare", "--mount", *command]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path.cwd(), check=False)
+    if done.returncode == 5 or "unshare failed" in done.stderr:
+        pytest.skip("no file system can be mounted here")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "the repository's disk is full" in done.stdout
 
 
 def test_addresses(tmp_path: Path) -> None:
