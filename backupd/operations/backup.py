@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from backupd.errors import BackupdError, Interrupted
+from backupd.errors import BackupdError, Damaged, Interrupted
 from backupd.operations.backup_run import CHECKPOINT_SECONDS, BackupReport, BackupRun
 from backupd.operations.events import Observer, ignore
 from backupd.operations.history import History
@@ -52,11 +52,19 @@ def backup(
     with state.account_lock(account):
         started = clock()
         history = History(repository, account, started, clock)
-        run = BackupRun(
-            repository, source, account, history, state, selection, observer, Stop(stop), checkpoint_seconds
-        )
+
+        def run() -> BackupReport:
+            return BackupRun(
+                repository, source, account, history, state, selection, observer, Stop(stop), checkpoint_seconds
+            ).run()
+
         try:
-            report = run.run()
+            try:
+                report = run()
+            except Damaged:
+                # What was damaged is known now; the second time it is made up for before anything else (mend.py).
+                history = History(repository, account, started, clock)
+                report = run()
         except BaseException as error:
             outcome: Outcome = "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
             text = str(error) if isinstance(error, BackupdError) else type(error).__name__

@@ -15,6 +15,7 @@ from backupd.operations.chunk import Chunk, ChunkResult
 from backupd.operations.events import Observer, Plan
 from backupd.operations.history import History
 from backupd.operations.mailbox_work import MailboxWork, known_of, lasting, unchanged
+from backupd.operations.mend import mend
 from backupd.operations.messages import MessageStore
 from backupd.operations.recognition import GoneMessages, Recogniser
 from backupd.operations.selection import Selection
@@ -93,10 +94,13 @@ class BackupRun:
         stored_before = self._repository.bytes_stored
         pool = ThreadPoolExecutor(self._sessions.connections, thread_name_prefix="backup")
         try:
+            token = self._mend()
             found = self._sessions.run(Once(self._discover))
             self._scan(pool, found)
             self._bring_in(pool)
-            return self._conclude(stored_before)
+            report = self._conclude(stored_before)
+            self._state.mended(self._account, token)
+            return report
         except BaseException as error:
             self._stop.set()
             pool.shutdown(cancel_futures=True)
@@ -106,6 +110,15 @@ class BackupRun:
             pool.shutdown(cancel_futures=True)
             self._sessions.close()
             self._gone.close()
+
+    def _mend(self) -> str:
+        """Make up for what is missing from the repository; see mend.py for the token."""
+        found = mend(self._repository, self._account, self._history.parent, self._state)
+        if found.mailboxes is not None:
+            self._history.mended(found.mailboxes)
+        for note in [*self._history.notes, *found.notes]:
+            self._note(note)
+        return found.token
 
     @property
     def _server(self) -> Identity:

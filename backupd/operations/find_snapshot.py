@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, time, tzinfo
 
-from backupd.errors import UsageError
+from backupd.errors import Damaged, UsageError
 from backupd.repository.repository import Repository
 from backupd.repository.snapshots import Snapshot, SnapshotRef
 
@@ -32,7 +32,12 @@ def find(
     if text in accounts:
         raise UsageError("which snapshot of this account?", subject=text, remedy=f"{text}@latest is the newest one")
     ref = _by_time(repository, account, when, accounts, zone) if at else _by_id(repository.refs(), text)
-    return ref, repository.snapshot(ref)
+    try:
+        return ref, repository.snapshot(ref)
+    except Damaged as error:
+        before = [other.id for other in repository.refs() if other.tag == ref.tag and other < ref]
+        error.remedy = f"use the one before it: {before[-1]}" if before else "`backupd backup` takes a new one"
+        raise
 
 
 def moment(text: str, zone: tzinfo | None = None) -> datetime:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
+from backupd.errors import Damaged
 from backupd.model import Problem
 from backupd.operations import loss
 from backupd.operations.loss import Departure
@@ -37,15 +38,22 @@ class History:
         self.newest: str | None = None
         self._parent_ref: SnapshotRef | None = None
         self._checkpoint: SnapshotRef | None = None
-        for ref in reversed(repository.refs(account)):
-            snapshot = repository.snapshot(ref)
+        self._mended: list[MailboxRecord] | None = None
+        self.notes: list[str] = []
+        refs = repository.refs(account)
+        for ref in reversed(refs):
+            try:
+                snapshot = repository.snapshot(ref)
+            except Damaged as error:
+                self.notes.append(f"snapshot {ref.id} cannot be read, so the one before it is the parent: {error.what}")
+                continue
             if self.parent is None:
                 self.parent, self._parent_ref, self.newest = snapshot, ref, ref.id
             if not snapshot.checkpoint:
                 self.baseline = (ref, snapshot)
                 break
         # Snapshots are ordered by time, so a clock that went back must not make this one the older.
-        earliest = self._parent_ref.time + timedelta(milliseconds=1) if self._parent_ref else started
+        earliest = refs[-1].time + timedelta(milliseconds=1) if refs else started
         self.started = max(started, earliest)
 
     @property
@@ -59,7 +67,12 @@ class History:
 
     def before(self) -> Mapping[bytes, MailboxRecord]:
         """The mailboxes of the parent by raw name."""
-        return {record.mailbox.raw_name: record for record in self.parent.mailboxes} if self.parent else {}
+        records = self._mended if self._mended is not None else self.parent.mailboxes if self.parent else []
+        return {record.mailbox.raw_name: record for record in records}
+
+    def mended(self, mailboxes: list[MailboxRecord]) -> None:
+        """Go on from these in place of the parent's: some of what it refers to is lost."""
+        self._mended = mailboxes
 
     def checkpoint(self, identity: Identity, mailboxes: list[MailboxRecord], notes: list[str]) -> None:
         """Write what there is so far; it replaces an earlier checkpoint of this run."""
@@ -78,7 +91,8 @@ class History:
     ) -> SnapshotRef | None:
         """Write the snapshot, unless it would say the same as its parent."""
         parent = self.parent
-        if parent and not parent.checkpoint and parent.mailboxes == mailboxes and parent.problems == problems:
+        same = parent and not parent.checkpoint and parent.mailboxes == mailboxes and parent.problems == problems
+        if same and self._mended is None:
             return None
         complete = not problems and not any(record.missing for record in mailboxes)
         ref = self._repository.put_snapshot(

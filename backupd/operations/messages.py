@@ -15,12 +15,13 @@ from typing import IO, NamedTuple
 
 from blake3 import blake3
 
-from backupd.errors import Damaged, StorageFull
+from backupd.errors import Damaged, ObjectMissing, StorageFull
 from backupd.mail import base64lines, headers, split
 from backupd.mail.base64lines import Encoder, Wrapping
 from backupd.mail.split import Literal, PartStart, Piece
 from backupd.model import Body
 from backupd.repository import recipe
+from backupd.repository.keys import Role
 from backupd.repository.payload import BlobKind
 from backupd.repository.repository import Repository
 
@@ -120,6 +121,28 @@ class MessageStore:
         if identity.digest() != message:
             raise Damaged("a message does not join to its id", subject=_named(message))
         return joined
+
+    def is_whole(self, message: bytes) -> bool:
+        """Whether the message is there with all its parts, as far as this key can tell: a writer's cannot look into
+        recipes. Bytes are not checked but those of recipes."""
+        if not self._repository.has(message):
+            return False
+        if self._secrets.role is not Role.READER:
+            return True
+        try:
+            kind, data = self._repository.read(message)
+            pieces = recipe.decode(data, _named(message)) if kind is BlobKind.RECIPE else []
+        except (Damaged, ObjectMissing):
+            return False
+        blobs = (blob for piece in pieces if not isinstance(piece, recipe.Literal) for blob in piece.blobs)
+        return all(self._repository.has(blob) for blob in blobs)
+
+    def identify(self, data: bytes | memoryview) -> bytes:
+        """The id of the message that a recipe describes. Raises Damaged when a part of it is missing."""
+        identity = self._secrets.content_hasher()
+        for _ in _hashed(self._join(recipe.decode(data, "a recipe")), identity):
+            pass
+        return identity.digest()
 
     def _join(self, pieces: Iterable[recipe.Piece]) -> Iterator[bytes | memoryview]:
         for piece in pieces:

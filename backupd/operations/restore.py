@@ -14,7 +14,16 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 import msgspec
 
-from backupd.errors import BackupdError, Damaged, Interrupted, ServerError, StorageError, Transient, WrongKey
+from backupd.errors import (
+    BackupdError,
+    Damaged,
+    Interrupted,
+    ObjectMissing,
+    ServerError,
+    StorageError,
+    Transient,
+    WrongKey,
+)
 from backupd.model import Problem
 from backupd.operations import restore_plan
 from backupd.operations.ahead import read_ahead
@@ -24,9 +33,10 @@ from backupd.operations.restore_plan import Lookup, Pair
 from backupd.operations.session_pool import PAUSES
 from backupd.operations.state import State
 from backupd.operations.stopping import Stop
-from backupd.repository import segments
+from backupd.repository import mending, segments
 from backupd.repository.keys import Role
 from backupd.repository.repository import Repository
+from backupd.repository.segments import Segment
 from backupd.repository.snapshots import MailboxRecord, SnapshotRef
 from backupd.sources.base import Source
 from backupd.targets.base import Outcome, Outgoing, Present, Target
@@ -91,6 +101,10 @@ def restore(
             "this key is a writer's: it cannot read stored mail",
             remedy="restore with a key or passphrase of the reader role",
         )
+    health = mending.examine(repository)
+    if health.unindexed:
+        # An index object may be missing or damaged. Whoever restores need not be able to write to the repository.
+        mending.adopt(repository, health.unindexed, MessageStore(repository).identify, store=False)
     snapshot = repository.snapshot(ref)
     chosen = restore_plan.choose(snapshot, mailboxes)
     held: Collection[Present | bytes] = ()
@@ -157,6 +171,9 @@ class _Restore:
             try:
                 self._write(task)
                 return task.report()
+            except (Damaged, ObjectMissing):
+                if not self._leave_out_unreadable(task):
+                    raise
             except ServerError as error:
                 if not isinstance(error, Transient):
                     # This mailbox cannot be made or opened; the others may.
@@ -171,6 +188,24 @@ class _Restore:
                     failures = 0
                 task.careful = failures > 0
                 self._reopen(failures, error)
+
+    def _leave_out_unreadable(self, task: _Mailbox) -> bool:
+        """Go on without those stretches of a mailbox whose description is damaged; whether there are any."""
+        kept: list[Segment] = []
+        for segment in task.record.segments:
+            try:
+                for _ in segments.read(self._repository, segment):
+                    pass
+                kept.append(segment)
+            except (Damaged, ObjectMissing) as error:
+                which = f"{segment.messages:,} messages (UIDs {segment.first} to {segment.last})"
+                what = f"{which} cannot be restored: {error}"
+                self._problems.append(Problem(task.record.mailbox.name, None, what))
+                task.refused += segment.messages
+        found = len(kept) < len(task.record.segments)
+        task.unreadable += sum(each.messages for each in task.record.segments) - sum(each.messages for each in kept)
+        task.record = msgspec.structs.replace(task.record, segments=kept)
+        return found
 
     def _reopen(self, failures: int, error: ServerError) -> None:
         self._observer(Notice(self._account, "warning", f"{error}; trying again"))
@@ -261,7 +296,7 @@ class _Restore:
                 missing.add(row.uid)
         journal = self._state.journal(self._journal, task.record.mailbox.raw_name)
         missing -= restore_plan.rewritten_by_the_server(journal, recognised, lookup.strangers)
-        task.present = task.record.messages - len(missing) - len(task.settled)
+        task.present = task.record.messages - task.unreadable - len(missing) - len(task.settled)
         if not task.announced:
             self._observer(Advance(self._account, task.record.mailbox.name, task.present, octets))
             task.announced = True
@@ -317,7 +352,7 @@ class _Mailbox:
     def __init__(self, record: MailboxRecord, target_name: str) -> None:
         self.record, self.target_name = record, target_name
         self.settled: set[int] = set()
-        self.present = self.written = self.altered = self.refused = 0
+        self.present = self.written = self.altered = self.refused = self.unreadable = 0
         self.announced = False
         # After a lost connection: one message at a time, and which one, so that a deadly one is found.
         self.careful = False

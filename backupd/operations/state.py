@@ -35,6 +35,7 @@ CREATE TABLE IF NOT EXISTS restore_mailbox (
     target TEXT, mailbox BLOB, strangers INTEGER NOT NULL, PRIMARY KEY (target, mailbox)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS restore_written (
     target TEXT, mailbox BLOB, uid INTEGER, PRIMARY KEY (target, mailbox, uid)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS mended (account TEXT PRIMARY KEY, token TEXT NOT NULL) WITHOUT ROWID;
 """
 _FILE = "state.sqlite"
 _RUNS_KEPT = 10_000
@@ -146,6 +147,16 @@ class State:
             known |= {"envelopes": envelopes, "envelope": envelope, "server_id": server_id}
             return msgspec.convert({"uid": 0, "internaldate": b"", **known}, MessageRow)
         return None
+
+    # Damage that a backup has made up for
+
+    def is_mended(self, account: str, token: str) -> bool:
+        """Whether a backup of the account has completed since this damage was there."""
+        return self._read("SELECT token FROM mended WHERE account = ?", account) == [(token,)]
+
+    def mended(self, account: str, token: str) -> None:
+        """A backup of the account has made up for this damage."""
+        self._write("INSERT OR REPLACE INTO mended VALUES (?, ?)", [(account, token)])
 
     # The journal of restores
 

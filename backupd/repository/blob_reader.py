@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 
 from backupd.errors import Damaged
 from backupd.repository import block, names, payload
@@ -20,8 +21,16 @@ class BlobReader:
     threads."""
 
     def __init__(
-        self, storage: Storage, secrets: Secrets, index: IndexCache, *, cache_bytes: int = CACHE_BYTES
+        self,
+        storage: Storage,
+        secrets: Secrets,
+        index: IndexCache,
+        *,
+        cache_bytes: int = CACHE_BYTES,
+        look_again: Callable[[], bool] = lambda: False,
     ) -> None:
+        """look_again: called when a blob is in no index; whether it brought the index up to date."""
+        self._look_again = look_again
         self._storage, self._secrets, self._index = storage, secrets, index
         self._cache_bytes = cache_bytes
         self._blocks: OrderedDict[tuple[bytes, int], list[tuple[BlobKind, memoryview]]] = OrderedDict()
@@ -35,17 +44,19 @@ class BlobReader:
         Raises Damaged when it is missing or altered, WrongKey when the role may not read it.
         """
         location = self._index.find(blob_id)
+        if location is None and self._look_again():
+            location = self._index.find(blob_id)
         if location is None:
             raise Damaged("a blob is in no index", subject=f"blob {blob_id.hex()[:16]}")
         subject = f"{names.pack(location.pack.hex())} at {location.offset}"
         blobs = self._open(location, subject)
         if location.ordinal >= len(blobs):
-            raise Damaged("a block holds fewer blobs than the index says", subject=subject)
+            raise self._damaged(location, Damaged("a block holds fewer blobs than the index says", subject=subject))
         kind, data = blobs[location.ordinal]
         if kind is not BlobKind.RECIPE:
             identify = self._secrets.metadata_id if kind.is_metadata else self._secrets.content_id
             if identify(data) != blob_id:
-                raise Damaged("a blob is not what its id says", subject=subject)
+                raise self._damaged(location, Damaged("a blob is not what its id says", subject=subject))
         return kind, data
 
     def read_run(self, blob_id: bytes, kind: BlobKind) -> memoryview:
@@ -61,8 +72,11 @@ class BlobReader:
             if cached := self._blocks.get(key):
                 self._blocks.move_to_end(key)
                 return cached
-        data = self._storage.get(names.pack(location.pack.hex()), location.offset, location.length)
-        blobs = payload.parse(block.unseal(data, self._secrets, subject), subject)
+        try:
+            data = self._storage.get(names.pack(location.pack.hex()), location.offset, location.length)
+            blobs = payload.parse(block.unseal(data, self._secrets, subject), subject)
+        except Damaged as error:
+            raise self._damaged(location, error) from error
         with self._lock:
             if key not in self._blocks:
                 self._blocks[key] = blobs
@@ -71,3 +85,9 @@ class BlobReader:
                 _, old = self._blocks.popitem(last=False)
                 self._cached -= sum(len(blob) for _, blob in old)
         return blobs
+
+    def _damaged(self, location: Location, error: Damaged) -> Damaged:
+        """Remember the block, so that the next backup stores anew what it held, and say so."""
+        self._index.mark_lost(location.pack, location.offset)
+        error.remedy = error.remedy or "the next backup stores anew what the server still has of it"
+        return error

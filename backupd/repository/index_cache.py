@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +26,16 @@ CREATE TABLE IF NOT EXISTS block (
 CREATE TABLE IF NOT EXISTS blob (
     repository INTEGER, id BLOB, block INTEGER NOT NULL, ordinal INTEGER NOT NULL, length INTEGER NOT NULL,
     PRIMARY KEY (repository, id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS lost (
+    repository INTEGER, pack BLOB, offset INTEGER, size INTEGER NOT NULL, PRIMARY KEY (repository, pack, offset))
+    WITHOUT ROWID;
 """
+WHOLE_PACK = -1
+"""In place of an offset: the pack is missing, so none of its blocks counts."""
+
+
+Lost = tuple[bytes, int]
+"""A pack's name, and the offset of a block in it."""
 
 
 def sqlite_error(error: OSError | sqlite3.Error, place: Path | str) -> StorageError:
@@ -91,12 +100,15 @@ class IndexCache:
             found = database.execute("SELECT 1 FROM index_object WHERE repository=? AND name=?", (self._number, name))
             if found.fetchone():
                 return
+            lost = self._lost_now()
             for pack in packs:
-                self._add_pack(pack)
+                self._add_pack(pack, lost)
             database.execute("INSERT INTO index_object VALUES (?, ?)", (self._number, name))
 
-    def _add_pack(self, pack: PackEntry) -> None:
+    def _add_pack(self, pack: PackEntry, lost: Collection[Lost]) -> None:
         database = self._database
+        if (pack.name, WHOLE_PACK) in lost:
+            return
         inserted = database.execute(
             "INSERT OR IGNORE INTO pack (repository, name, size) VALUES (?, ?, ?)", (self._number, pack.name, pack.size)
         )
@@ -104,6 +116,9 @@ class IndexCache:
             return
         pack_number, blob = inserted.lastrowid, 0
         for entry in pack.blocks:
+            if (pack.name, entry.offset) in lost:  # so that another copy of its blobs is found, or made
+                blob += entry.blobs
+                continue
             block = database.execute(
                 "INSERT INTO block (pack, offset, length) VALUES (?, ?, ?)", (pack_number, entry.offset, entry.length)
             ).lastrowid
@@ -125,6 +140,53 @@ class IndexCache:
             )
             database.execute("DELETE FROM pack WHERE repository = ?", (self._number,))
             database.execute("DELETE FROM index_object WHERE repository = ?", (self._number,))
+
+    def packs(self) -> dict[bytes, int]:
+        """Size of each pack that an index object describes, by name; those that are lost too."""
+        with self._locked():
+            rows = self._database.execute(
+                "SELECT name, size FROM pack WHERE repository = ?1 UNION"
+                " SELECT pack, size FROM lost WHERE repository = ?1 AND offset = ?2", (self._number, WHOLE_PACK)
+            )
+            return dict(rows.fetchall())
+
+    def offsets(self, pack: bytes) -> list[int]:
+        """Where the blocks of a pack begin."""
+        with self._locked():
+            query = "SELECT offset FROM block JOIN pack ON pack.number = block.pack WHERE repository = ? AND name = ?"
+            return [offset for (offset,) in self._database.execute(query, (self._number, pack))]
+
+    def lost(self) -> set[Lost]:
+        """Blocks known to be lost: (pack, offset), or (pack, WHOLE_PACK)."""
+        with self._locked():
+            return self._lost_now()
+
+    def _lost_now(self) -> set[Lost]:
+        rows = self._database.execute("SELECT pack, offset FROM lost WHERE repository = ?", (self._number,))
+        return set(rows.fetchall())
+
+    def set_lost(self, lost: Mapping[Lost, int]) -> None:
+        """Remember what is lost, with the size of each pack (0 for a block). It counts for what is added from then on.
+        """
+        with self._locked(), self._transaction() as database:
+            database.execute("DELETE FROM lost WHERE repository = ?", (self._number,))
+            database.executemany(
+                "INSERT INTO lost VALUES (?, ?, ?, ?)", [(self._number, *each, size) for each, size in lost.items()]
+            )
+
+    def mark_lost(self, pack: bytes, offset: int) -> None:
+        """Remember that a block cannot be read."""
+        with self._locked():
+            self._database.execute("INSERT OR IGNORE INTO lost VALUES (?, ?, ?, 0)", (self._number, pack, offset))
+
+    def has_block(self, pack: bytes, offset: int) -> bool:
+        """Whether the block counts, or with WHOLE_PACK any block of the pack."""
+        with self._locked():
+            query = (
+                "SELECT 1 FROM pack LEFT JOIN block ON block.pack = pack.number"
+                " WHERE repository = ?1 AND name = ?2 AND (?3 = ?4 OR offset = ?3) LIMIT 1"
+            )
+            return self._database.execute(query, (self._number, pack, offset, WHOLE_PACK)).fetchone() is not None
 
     def find(self, blob: bytes) -> Location | None:
         """Where the blob is, or None."""

@@ -11,9 +11,10 @@ from typing import Self
 
 import msgspec
 
-from backupd.errors import Damaged, NoRepository, ObjectMissing, UsageError, WrongKey
+from backupd.errors import Damaged, NoRepository, ObjectExists, ObjectMissing, UsageError, WrongKey
 from backupd.repository import index, keys, names, slots, snapshots
 from backupd.repository.blob_reader import BlobReader
+from backupd.repository.decoding import UNDECODABLE
 from backupd.repository.index_cache import IndexCache
 from backupd.repository.keys import Random, Role, Secrets
 from backupd.repository.pack_writer import PackWriter, Sizes
@@ -27,6 +28,8 @@ LEVEL = 5
 """zstd level of new blocks; docs/decisions/0006 has what was measured."""
 
 _SMALL_RUN = 64 * 1024
+_INDEXED_TOGETHER = 500_000
+"""Blobs that one index object describes, at about 40 octets each: it must fit a block (64 MiB)."""
 
 SUITES = {
     "object": "SHA-256",
@@ -52,12 +55,10 @@ class Description(msgspec.Struct, frozen=True):
 def create(storage: Storage, secret: str, *, random: Random = os.urandom, argon2: Argon2 | None = None) -> Secrets:
     """Make a new repository whose first slot, "default", is opened by `secret` (a passphrase or a key file's text).
 
-    Raises UsageError when there is one already.
+    Raises UsageError when there is one already. A slot alone is none: an `init` was killed, and this one goes on.
     """
-    if any(True for _ in storage.list(names.KEYS)) or _exists(storage, names.DESCRIPTION):
-        raise UsageError(
-            "there is a repository already", subject=storage.url, remedy="use another place, or this one as it is"
-        )
+    if _exists(storage, names.DESCRIPTION) or _holds_backups(storage):
+        raise _is_there(storage)
     identifier = random(16)
     secrets = keys.generate(identifier, random)
     now = datetime.now(UTC)
@@ -65,8 +66,22 @@ def create(storage: Storage, secret: str, *, random: Random = os.urandom, argon2
     storage.put(name, [slot])
     description = Description(FORMAT, identifier.hex(), now.isoformat(timespec="seconds"), secrets.public_key, SUITES)
     # The description comes last: with it the repository exists, and never without a key that opens it.
-    storage.put(names.DESCRIPTION, [msgspec.json.format(msgspec.json.encode(description)) + b"\n"])
+    try:
+        storage.put(names.DESCRIPTION, [msgspec.json.format(msgspec.json.encode(description)) + b"\n"])
+    except ObjectExists:  # another `init`, at the same time
+        storage.delete(name)
+        raise _is_there(storage) from None
     return secrets
+
+
+def _is_there(storage: Storage) -> UsageError:
+    return UsageError(
+        "there is a repository already", subject=storage.url, remedy="use another place, or this one as it is"
+    )
+
+
+def _holds_backups(storage: Storage) -> bool:
+    return any(True for kind in (names.PACKS, names.INDEX, names.SNAPSHOTS) for _ in storage.list(kind))
 
 
 def describe(storage: Storage) -> Description:
@@ -74,6 +89,8 @@ def describe(storage: Storage) -> Description:
     try:
         data = storage.get(names.DESCRIPTION)
     except ObjectMissing:
+        if _holds_backups(storage):
+            raise _unusable(f"{names.DESCRIPTION} is missing", storage) from None
         raise NoRepository(
             "there is no repository here",
             subject=storage.url,
@@ -81,17 +98,21 @@ def describe(storage: Storage) -> Description:
         ) from None
     try:
         description = msgspec.json.decode(data, type=Description)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise Damaged(f"the repository's description makes no sense: {error}", subject=names.DESCRIPTION) from error
+    except UNDECODABLE as error:
+        raise _unusable(f"{names.DESCRIPTION} makes no sense: {error}", storage) from error
     if description.format != FORMAT:
         raise Damaged("the repository is of another format", subject=storage.url, remedy="a newer backupd may know it")
     return description
 
 
+def _unusable(what: str, storage: Storage) -> Damaged:
+    return Damaged(what, subject=storage.url, remedy="put that one object back from a copy of the repository")
+
+
 def unlock(storage: Storage, secret: str) -> Secrets:
     """The secrets that a passphrase, key file text or exported key opens. Raises NoRepository, WrongKey."""
     description = describe(storage)
-    secrets = slots.imported(secret) or _try_slots(storage, secret)
+    secrets = slots.imported(secret) or _try_slots(storage, secret, description.id)
     # Whoever can write to the storage could swap the public key, and then read all that is sealed from now on.
     if secrets.repository.hex() != description.id or secrets.public_key != description.public_key:
         raise WrongKey(
@@ -102,12 +123,27 @@ def unlock(storage: Storage, secret: str) -> Secrets:
     return secrets
 
 
-def _try_slots(storage: Storage, secret: str) -> Secrets:
+def _try_slots(storage: Storage, secret: str, repository: str) -> Secrets:
     damaged: list[str] = []
-    for _name, slot in list_slots(storage, damaged):
-        if secrets := slots.unwrap(slot, secret):
+    others: Secrets | None = None  # of a killed `init`, most likely
+    there = 0
+    for name, slot in list_slots(storage, damaged):
+        there += 1
+        try:
+            secrets = slots.unwrap(slot, secret)
+        except Damaged:
+            damaged.append(name)
+            continue
+        if secrets and secrets.repository.hex() == repository:
             return secrets
+        others = others or secrets
+    if others:
+        return others
     remedy = "check repository.passphrase or repository.key_file; upper and lower case matter"
+    if not there:
+        remedy = "there is no key slot that can be read: put keys/ back from a copy, or use an exported key as key_file"
+    else:
+        remedy += "; if they are right, the slot is damaged: put it back from a copy, or use an exported key"
     if damaged:
         remedy = f"note that {', '.join(damaged)} cannot be read; {remedy}"
     raise WrongKey("the passphrase or key opens no slot of this repository", subject=storage.url, remedy=remedy)
@@ -141,14 +177,24 @@ class Repository:
         self.storage, self.secrets = storage, secrets
         self._random, self._level, self._sizes = random, level, sizes or Sizes()
         self.index = IndexCache(cache, secrets.repository)
-        self._reader = BlobReader(storage, secrets, self.index)
+        self._reader = BlobReader(storage, secrets, self.index, look_again=self._look_again)
         self._writer: PackWriter | None = None
         # Blobs taken and not yet in the index; emptied by each flush, so it stays small.
         self._fresh: set[bytes] = set()
         # Small runs among them, which merging segments wants back at once.
         self._fresh_runs: dict[bytes, bytes] = {}
+        # Blobs that are stored and cannot be trusted: to be stored again.
+        self._distrusted: set[bytes] = set()
         self._lock = threading.Lock()
-        self.refresh()
+        self.damaged_indexes: list[str] = []
+        # Whether others may have stored something since we looked, or emptied the cache that we share with them.
+        self._behind = True
+        self._refreshing = threading.Lock()
+        try:
+            self.refresh()
+        except BaseException:
+            self.index.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -164,20 +210,48 @@ class Repository:
 
     def refresh(self) -> None:
         """Bring the cache of the index up to date with the repository."""
-        there = [info.name for info in self.storage.list(names.INDEX)]
+        with self._refreshing:
+            while not self._refreshed():
+                pass
+
+    def _refreshed(self) -> bool:
+        """Add what is missing in the cache; False if it had to be emptied, and others may have added to it before."""
+        # In this order: those we share the cache with store an object, then add it. The other way round theirs,
+        # stored in between, would be taken for one that is gone.
         cached = self.index.objects()
-        if cached - set(there):
+        there = [info.name for info in self.storage.list(names.INDEX)]
+        gone = cached - set(there)
+        if gone:
             self.index.clear()
             cached = set()
+        self.damaged_indexes = []
         for name in there:
             if name not in cached:
-                self.index.add(name, index.unseal(self.storage.get(name), self.secrets, name))
+                try:
+                    packs = index.unseal(self.storage.get(name), self.secrets, name)
+                except Damaged:
+                    # The other objects still tell where most blobs are; operations/mend.py makes up for this one.
+                    self.damaged_indexes.append(name)
+                else:
+                    self.index.add(name, packs)
+        return not gone
+
+    def _look_again(self) -> bool:
+        """A blob is in no index: look for new ones, once until something suggests that there are more."""
+        behind, self._behind = self._behind, False
+        if behind:
+            self.refresh()
+        return behind
 
     # Blobs
 
     def has(self, blob_id: bytes) -> bool:
         """Whether the blob is stored, or taken by this run's writer."""
-        return blob_id in self._fresh or self.index.has(blob_id)
+        return blob_id in self._fresh or (blob_id not in self._distrusted and self.index.has(blob_id))
+
+    def distrust(self, blob_id: bytes) -> None:
+        """Take the blob again when it is offered, although it is there: it, or what it refers to, is damaged."""
+        self._distrusted.add(blob_id)
 
     def put(self, blob_id: bytes, kind: BlobKind, data: Buffer) -> bool:
         """Take a blob unless it is there; whether it was taken. Durable after `flush`."""
@@ -185,11 +259,13 @@ class Repository:
             if self.has(blob_id):
                 return False
             self._fresh.add(blob_id)
+            self._distrusted.discard(blob_id)
             if self._writer is None:
                 self._writer = PackWriter(
                     self.storage, self.secrets, self._random, self._index_packs, level=self._level, sizes=self._sizes
                 )
-        self._writer.add(blob_id, kind, data)
+            # Under the lock, or a flush could count the blob as flushed before the writer has it.
+            self._writer.add(blob_id, kind, data)
         return True
 
     def flush(self) -> None:
@@ -201,6 +277,7 @@ class Repository:
             with self._lock:
                 self._fresh -= fresh
                 self._fresh_runs.clear()
+                self._behind = True
 
     @property
     def bytes_stored(self) -> int:
@@ -208,10 +285,15 @@ class Repository:
         return self._writer.bytes_stored if self._writer else 0
 
     def _index_packs(self, packs: Sequence[index.PackEntry]) -> None:
-        data = index.seal(packs, self.secrets, self._random)
-        name = names.index(names.sha256([data]))
-        self.storage.put(name, [data])
-        self.index.add(name, packs)
+        for some in _together(packs):
+            data = index.seal(some, self.secrets, self._random)
+            name = names.index(names.sha256([data]))
+            self.storage.put(name, [data])
+            self.index.add(name, some)
+
+    def add_index(self, packs: Sequence[index.PackEntry]) -> None:
+        """Store an index object about packs that are stored already."""
+        self._index_packs(packs)
 
     def read(self, blob_id: bytes) -> tuple[BlobKind, memoryview]:
         """A flushed blob and its kind. Raises Damaged, WrongKey (see BlobReader.read)."""
@@ -244,6 +326,7 @@ class Repository:
     def refs(self, account: str | None = None) -> list[SnapshotRef]:
         """Places of all snapshots, or of one account's, oldest first."""
         prefix = f"{names.SNAPSHOTS}{self.secrets.account_tag(account)}/" if account else names.SNAPSHOTS
+        self._behind = True
         found = (names.parse_snapshot(info.name) for info in self.storage.list(prefix))
         return sorted(SnapshotRef(identifier, tag) for tag, identifier in filter(None, found))
 
@@ -296,6 +379,20 @@ class Repository:
         )
         self.storage.put(name, [data])
         return name
+
+
+def _together(packs: Sequence[index.PackEntry]) -> Iterator[list[index.PackEntry]]:
+    """Cut so that each piece fits an index object."""
+    some: list[index.PackEntry] = []
+    blobs = 0
+    for pack in packs:
+        if some and blobs + len(pack.lengths) > _INDEXED_TOGETHER:
+            yield some
+            some, blobs = [], 0
+        some.append(pack)
+        blobs += len(pack.lengths)
+    if some:
+        yield some
 
 
 def _exists(storage: Storage, name: str) -> bool:

@@ -1,0 +1,160 @@
+"""What can be mended without the mail server: the index made up for from packs, and lost blocks taken out of account.
+
+Packs say themselves what they hold (docs/format.md, "Packs"), so a missing or damaged index object costs nothing but
+time, if the key can read mail. What a pack held that is missing is gone from here; once the index leaves it out, the
+next backup finds the messages missing, and stores those again that the server still has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from backupd.errors import Damaged, ObjectMissing
+from backupd.repository import block, names, payload
+from backupd.repository.block import HEADER
+from backupd.repository.index import BlockEntry, PackEntry
+from backupd.repository.index_cache import WHOLE_PACK, Lost
+from backupd.repository.keys import Role
+from backupd.repository.pack_writer import PACK_MAGIC
+from backupd.repository.payload import BlobKind
+from backupd.repository.repository import Repository
+
+Join = Callable[[bytes | memoryview], bytes]
+"""The id of the message that a recipe describes. Raises Damaged when a part of it is missing."""
+
+
+class Health(NamedTuple):
+    """lost: blocks and packs that cannot be read. unindexed: names of packs that no index object describes, which a
+    killed run or a lost index leaves behind."""
+
+    lost: frozenset[Lost]
+    unindexed: tuple[str, ...]
+
+
+def examine(repository: Repository) -> Health:
+    """Compare the index with the packs that are there, by name and size, and leave what is lost out of account.
+
+    Reads nothing of packs but the blocks that were found damaged before, which may have been put back, and those of
+    packs that have another size than they should.
+    """
+    repository.refresh()
+    sizes = {info.name: info.size for info in repository.storage.list(names.PACKS)}
+    indexed = repository.index.packs()
+    before = repository.index.lost()
+    lost: dict[Lost, int] = {}
+    doubted = {each for each in before if each[1] != WHOLE_PACK}
+    for pack, size in indexed.items():
+        there = sizes.get(names.pack(pack.hex()))
+        if there is None:
+            lost[pack, WHOLE_PACK] = size
+        elif there != size:
+            doubted |= {(pack, offset) for offset in repository.index.offsets(pack)}
+    for pack, offset in doubted:
+        if (pack, WHOLE_PACK) not in lost and not _readable(repository, pack, offset):
+            lost[pack, offset] = 0
+    repository.index.set_lost(lost)
+    if lost.keys() != before or _counted(repository, lost):
+        repository.index.clear()
+        repository.refresh()
+    known = {names.pack(pack.hex()) for pack in indexed}
+    return Health(frozenset(lost), tuple(name for name in sizes if name not in known))
+
+
+def _counted(repository: Repository, lost: dict[Lost, int]) -> bool:
+    """Whether the cache still has blocks that are lost, because it was filled before."""
+    return any(repository.index.has_block(pack, offset) for pack, offset in lost)
+
+
+def _readable(repository: Repository, pack: bytes, offset: int) -> bool:
+    name = names.pack(pack.hex())
+    try:
+        header = block.parse_header(repository.storage.get(name, offset, HEADER.size), name)
+        data = repository.storage.get(name, offset, header.total)
+        payload.parse(block.unseal(data, repository.secrets, name), name)
+    except (Damaged, ObjectMissing):
+        return False
+    return True
+
+
+def adopt(repository: Repository, unindexed: tuple[str, ...], join: Join, *, store: bool = True) -> int:
+    """Index packs that no index object describes; how many. Without the reader role none: ids cannot be computed.
+
+    store: write an index object; else only the local cache learns of them, until it is next brought up to date.
+    """
+    if repository.secrets.role is not Role.READER:
+        return 0
+    walked = [entry for name in unindexed if (entry := _walk(repository, name))]
+    # Recipes last: only when all parts can be found can a message be joined, and its id be known.
+    plain = [_entry(pack, {}) for pack in walked]
+    repository.index.add("being adopted", plain)
+    recipes: dict[bytes, bytes] = {}
+    for pack in walked:
+        for data in pack.recipes:
+            try:
+                recipes[data] = join(data)
+            except Damaged:
+                continue
+    adopted = [_entry(pack, recipes) for pack in walked]
+    repository.index.clear()
+    if adopted and store:
+        repository.add_index(adopted)
+    repository.refresh()
+    if adopted and not store:
+        repository.index.add("adopted", adopted)
+    return len(adopted)
+
+
+class _Walked(NamedTuple):
+    name: bytes
+    size: int
+    blocks: list[tuple[BlockEntry, list[tuple[BlobKind, bytes | None, int, bytes]]]]
+
+    @property
+    def recipes(self) -> list[bytes]:
+        return [data for _, blobs in self.blocks for kind, _, _, data in blobs if kind is BlobKind.RECIPE]
+
+
+def _walk(repository: Repository, name: str) -> _Walked | None:
+    """The blocks of a pack that can be read; None when it is not the pack that its name promises."""
+    try:
+        data = repository.storage.get(name)
+    except (Damaged, ObjectMissing):
+        return None
+    if not names.proves(name, [data]) or not data.startswith(PACK_MAGIC):
+        return None
+    secrets = repository.secrets
+    position, blocks = len(PACK_MAGIC), []
+    try:
+        while position < len(data):
+            header = block.parse_header(memoryview(data)[position:], name)
+            plain = block.unseal(data[position : position + header.total], secrets, name)
+            blobs: list[tuple[BlobKind, bytes | None, int, bytes]] = []
+            for kind, blob in payload.parse(plain, name):
+                if kind is BlobKind.RECIPE:
+                    blobs.append((kind, None, len(blob), bytes(blob)))
+                else:
+                    identify = secrets.metadata_id if kind.is_metadata else secrets.content_id
+                    blobs.append((kind, identify(blob), len(blob), b""))
+            entry = BlockEntry(position, header.total, header.kind, header.plain_length, len(blobs))
+            blocks.append((entry, blobs))
+            position += header.total
+    except Damaged:
+        return None
+    return _Walked(bytes.fromhex(name.rpartition("/")[2]), len(data), blocks)
+
+
+_NOBODYS = bytes(32)
+"""In place of the id of a recipe that cannot be joined; no blob has it."""
+
+
+def _entry(pack: _Walked, recipes: dict[bytes, bytes]) -> PackEntry:
+    every = [blob for _, blobs in pack.blocks for blob in blobs]
+    return PackEntry(
+        name=pack.name,
+        size=pack.size,
+        blocks=[entry for entry, _ in pack.blocks],
+        ids=b"".join(known or recipes.get(data, _NOBODYS) for _, known, _, data in every),
+        kinds=bytes(kind for kind, *_ in every),
+        lengths=[length for _, _, length, _ in every],
+    )
