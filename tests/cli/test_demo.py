@@ -105,21 +105,30 @@ def test_interrupted_it_leaves_nothing(
     assert servers_of(scratch) == []
 
 
-def test_killed_it_leaves_nothing_either(environment: dict[str, str], scratch: Path, tmp_path: Path) -> None:
-    with begun(environment, tmp_path) as demo:
-        assert list(scratch.iterdir())
-        demo.kill()
-    assert until(lambda: not servers_of(scratch))
-    assert list(scratch.iterdir()) == []
-
-
-def test_its_password_is_in_no_list_of_processes(environment: dict[str, str], scratch: Path, tmp_path: Path) -> None:
+def test_killed_it_leaves_nothing_either_and_showed_no_password(
+    environment: dict[str, str], scratch: Path, tmp_path: Path
+) -> None:
     with begun(environment, tmp_path) as demo:
         password = next(scratch.glob("*/password")).read_bytes()
         shown = [Path(f"/proc/{each}/cmdline").read_bytes() for each in servers_of(scratch)]
         demo.kill()
-    assert len(shown) >= 2
+    assert len(shown) == 2  # the demo and its server
     assert all(password not in each for each in shown)
+    assert until(lambda: not servers_of(scratch))
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_reader_who_has_seen_enough_ends_it_quietly(
+    environment: dict[str, str], scratch: Path, tmp_path: Path
+) -> None:
+    with begun(environment, tmp_path) as demo:
+        assert demo.stdout
+        demo.stdout.close()
+        demo.stdout = None
+        _, errors = demo.communicate(timeout=60)
+    assert (demo.returncode, errors) == (141, b"")
+    assert list(scratch.iterdir()) == []
+    assert servers_of(scratch) == []
 
 
 @pytest.fixture
@@ -135,40 +144,24 @@ def test_one_flag_that_is_not_back_fails_it(
     honest, looks = User.look, []
 
     def look(user: User) -> list[Seen]:
-        seen = honest(user)
-        looks.append(seen)
-        # The last of three looks is the one after the restore.
-        return [seen[0]._replace(flags=("\\Deleted",)), *seen[1:]] if len(looks) == 3 else seen
-
-    monkeypatch.setattr(User, "look", look)
-    assert tell(Context()) == 1
-
-    out, err = capfd.readouterr()
-    assert "messages are back" not in out
-    lines = [line for line in err.splitlines() if line.startswith("backupd: demo: ")]
-    assert lines[-3] == "backupd: demo: 273 of 274 messages are identical"
-    assert lines[-2].startswith(f"backupd: demo: missing: INBOX: {looks[2][0].date}")
-    assert lines[-1].startswith("backupd: demo: not there before: INBOX: ")
-    assert "(\\Deleted; " in lines[-1]
-    assert list(temporary.iterdir()) == []
-
-
-def test_the_figures_say_what_differs(
-    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes], temporary: Path
-) -> None:
-    honest, looks = User.look, []
-
-    def look(user: User) -> list[Seen]:
         looks.append(honest(user))
-        return looks[-1][1:] if len(looks) == 3 else looks[-1]
+        # The last of three looks is the one after the restore.
+        return [looks[2][0]._replace(flags=("\\Deleted",)), *looks[2][1:]] if len(looks) == 3 else looks[-1]
 
     monkeypatch.setattr(User, "look", look)
     assert tell(Context(json=True)) == 1
 
-    document = json.loads(capfdbinary.readouterr().out)
+    out, err = capfd.readouterr()
+    document = json.loads(out)
     assert document["exit_code"] == 1
     assert document["proof"]["identical"] == 273
     assert [each["digest"] for each in document["proof"]["missing"]] == [looks[2][0].digest]
+    assert [each["flags"] for each in document["proof"]["more"]] == [["\\Deleted"]]
+    figures, missing, more = err.splitlines()[-3:]
+    assert figures == "backupd: demo: 273 of 274 messages are identical"
+    assert missing.startswith(f"backupd: demo: missing: INBOX: {looks[2][0].date}")
+    assert more.startswith(f"backupd: demo: not there before: INBOX: {looks[2][0].date}")
+    assert "(\\Deleted; " in more
     assert list(temporary.iterdir()) == []
 
 

@@ -51,7 +51,7 @@ class Story:
         """Do what a user would type; how many seconds it took. Raises BackupdError when it fails."""
         began = time.monotonic()
         answer = None
-        if self._context.json:
+        if self._silent:
             answer = self.ask(*words)
         else:
             self.say(f"$ backupd {' '.join(words)}", "cyan")
@@ -77,13 +77,15 @@ class Story:
 
     def _run(self, *words: str) -> None:
         """The command as it is run from a shell, in this process."""
-        from backupd.cli.main import main
+        from backupd.cli.main import BROKEN_PIPE, main
 
         wanted = {"--quiet": self._context.quiet, "--debug": self._context.debug}
         options = [option for option, given in wanted.items() if given]
         code = main(["--config", str(self._folder / "config.yaml"), *options, *words])
         if code == INTERRUPTED:
             raise Interrupted("the demo was interrupted", remedy="nothing of it stays behind")
+        if code == BROKEN_PIPE:
+            raise BrokenPipeError
         if code:
             raise BackupdError(f"`backupd {' '.join(words)}` ended with exit code {code}")
 
@@ -153,9 +155,9 @@ def _tell(story: Story, user: User) -> Proof:
 
     story.chapter("The way back: what is missing, and nothing twice")
     story.command("restore", before, "imap:demo", "--missing-only", "--dry-run")
-    story.done("a plan first")
+    story.done("the plan; nothing is changed yet")
     seconds = story.command("restore", before, "imap:demo", "--missing-only")
-    story.done(f"then the restore; {seconds:.1f} s")
+    story.done(f"restored in {seconds:.1f} s")
 
     story.chapter("The proof")
     proof = compare(good, user.look())
