@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -38,11 +38,28 @@ class _Index(msgspec.Struct, frozen=True):
     packs: list[PackEntry]
 
 
+MOST_BLOBS = 500_000
+"""Of a pack and of an index object: at up to 40 octets each, an index of as many again fits a block (64 MiB)."""
+
 _MOST = 1 << 62
 """Octets of a pack: what fits a signed integer of 64 bits, which databases have."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Index).decode
+
+
+def cut(packs: Sequence[PackEntry], *, most: int = MOST_BLOBS) -> Iterator[list[PackEntry]]:
+    """Packs that one index object can describe together. most: blobs of one."""
+    some: list[PackEntry] = []
+    blobs = 0
+    for pack in packs:
+        if some and blobs + len(pack.lengths) > most:
+            yield some
+            some, blobs = [], 0
+        some.append(pack)
+        blobs += len(pack.lengths)
+    if some:
+        yield some
 
 
 def seal(packs: Sequence[PackEntry], secrets: Secrets, random: Random) -> bytes:

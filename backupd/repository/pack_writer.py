@@ -17,7 +17,7 @@ import msgspec
 from backupd.errors import BackupdError, StorageError
 from backupd.repository import block, names, payload
 from backupd.repository.block import Kind
-from backupd.repository.index import BlockEntry, PackEntry
+from backupd.repository.index import MOST_BLOBS, BlockEntry, PackEntry
 from backupd.repository.keys import Random, Secrets
 from backupd.repository.payload import BlobKind
 from backupd.storage.base import Buffer, Storage
@@ -192,7 +192,7 @@ class PackWriter:
             pack.ids += sealed.ids
             pack.kinds += sealed.kinds
             pack.lengths += sealed.lengths
-            if pack.size >= self._sizes.pack:
+            if pack.size >= self._sizes.pack or len(pack.ids) >= MOST_BLOBS:
                 full, self._pack = pack, _OpenPack()
         if full:
             self._store(full)

@@ -28,8 +28,6 @@ LEVEL = 5
 """zstd level of new blocks; docs/decisions/0006 has what was measured."""
 
 _SMALL_RUN = 64 * 1024
-_INDEXED_TOGETHER = 500_000
-"""Blobs that one index object describes, at about 40 octets each: it must fit a block (64 MiB)."""
 
 SUITES = {
     "object": "SHA-256",
@@ -285,7 +283,7 @@ class Repository:
         return self._writer.bytes_stored if self._writer else 0
 
     def _index_packs(self, packs: Sequence[index.PackEntry]) -> None:
-        for some in _together(packs):
+        for some in index.cut(packs):
             data = index.seal(some, self.secrets, self._random)
             name = names.index(names.sha256([data]))
             self.storage.put(name, [data])
@@ -379,20 +377,6 @@ class Repository:
         )
         self.storage.put(name, [data])
         return name
-
-
-def _together(packs: Sequence[index.PackEntry]) -> Iterator[list[index.PackEntry]]:
-    """Cut so that each piece fits an index object."""
-    some: list[index.PackEntry] = []
-    blobs = 0
-    for pack in packs:
-        if some and blobs + len(pack.lengths) > _INDEXED_TOGETHER:
-            yield some
-            some, blobs = [], 0
-        some.append(pack)
-        blobs += len(pack.lengths)
-    if some:
-        yield some
 
 
 def _exists(storage: Storage, name: str) -> bool:

@@ -88,6 +88,19 @@ def test_indexes(entries: list[PackEntry]) -> None:
     assert index.unseal(index.seal(entries, SECRETS, os.urandom), SECRETS, "x") == entries
 
 
+@given(st.lists(packs(), max_size=8), st.integers(1, 12))
+def test_indexes_are_cut_where_they_would_grow_too_large(entries: list[PackEntry], most: int) -> None:
+    pieces = list(index.cut(entries, most=most))
+    assert [entry for piece in pieces for entry in piece] == entries
+    assert all(len(piece) == 1 or sum(len(entry.lengths) for entry in piece) <= most for piece in pieces)
+
+
+def test_the_largest_index_fits_a_block() -> None:
+    most = 2 * index.MOST_BLOBS  # a pack that has nearly as many may get as many again with its last block
+    entry = PackEntry(bytes(32), 100, [BlockEntry(8, 90, 1, 50, most)], bytes(32 * most), bytes(most), [2**25] * most)
+    assert index.unseal(index.seal([entry], SECRETS, os.urandom), SECRETS, "x") == [entry]
+
+
 @given(uids)
 def test_uids_of_runs(some: list[int]) -> None:
     packed = runs.pack_uids(some)
