@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
@@ -223,22 +223,27 @@ class Repository:
             self.index.clear()
             cached = set()
         self.damaged_indexes = []
-        for name in there:
-            if name not in cached:
-                try:
-                    packs = index.unseal(self.storage.get(name), self.secrets, name)
-                except Damaged:
-                    # The other objects still tell where most blobs are; operations/mend.py makes up for this one.
-                    self.damaged_indexes.append(name)
-                else:
-                    self.index.add(name, packs)
+        self._add_indexes(name for name in there if name not in cached)
         return not gone
+
+    def _add_indexes(self, missing: Iterable[str]) -> None:
+        for name in missing:
+            try:
+                packs = index.unseal(self.storage.get(name), self.secrets, name)
+            except Damaged:
+                # The other objects still tell where most blobs are; operations/mend.py makes up for this one.
+                self.damaged_indexes.append(name)
+            else:
+                self.index.add(name, packs)
 
     def _look_again(self) -> bool:
         """A blob is in no index: look for new ones, once until something suggests that there are more."""
-        behind, self._behind = self._behind, False
-        if behind:
-            self.refresh()
+        with self._refreshing:
+            behind, self._behind = self._behind, False
+            if behind:
+                # Nothing is taken out of the cache: what mending keeps there for a while is in no index object yet.
+                known = self.index.objects() | set(self.damaged_indexes)
+                self._add_indexes(info.name for info in self.storage.list(names.INDEX) if info.name not in known)
         return behind
 
     # Blobs
