@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
-from backupd.errors import Damaged
+from backupd.errors import Damaged, ObjectMissing
 from backupd.repository import block, names, payload
 from backupd.repository.index_cache import IndexCache, Location
 from backupd.repository.keys import Secrets
@@ -14,6 +14,7 @@ from backupd.repository.payload import BlobKind
 from backupd.storage.base import Storage
 
 CACHE_BYTES = 32 * 1024 * 1024
+_REMEDY = "the next backup stores anew what the server still has of it"
 
 
 class BlobReader:
@@ -47,7 +48,7 @@ class BlobReader:
         if location is None and self._look_again():
             location = self._index.find(blob_id)
         if location is None:
-            raise Damaged("a blob is in no index", subject=f"blob {blob_id.hex()[:16]}")
+            raise Damaged("a blob is in no index", subject=f"blob {blob_id.hex()[:16]}", remedy=_REMEDY)
         subject = f"{names.pack(location.pack.hex())} at {location.offset}"
         blobs = self._open(location, subject)
         if location.ordinal >= len(blobs):
@@ -75,6 +76,8 @@ class BlobReader:
         try:
             data = self._storage.get(names.pack(location.pack.hex()), location.offset, location.length)
             blobs = payload.parse(block.unseal(data, self._secrets, subject), subject)
+        except ObjectMissing as error:
+            raise Damaged("a pack is missing", subject=subject, remedy=_REMEDY) from error
         except Damaged as error:
             raise self._damaged(location, error) from error
         with self._lock:
@@ -89,5 +92,5 @@ class BlobReader:
     def _damaged(self, location: Location, error: Damaged) -> Damaged:
         """Remember the block, so that the next backup stores anew what it held, and say so."""
         self._index.mark_lost(location.pack, location.offset)
-        error.remedy = error.remedy or "the next backup stores anew what the server still has of it"
+        error.remedy = error.remedy or _REMEDY
         return error

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from backupd.errors import Damaged
-from backupd.repository import block
+from backupd.repository import block, names
 from backupd.repository.decoding import UNDECODABLE
 from backupd.repository.keys import Random, Secrets
 
@@ -68,7 +68,9 @@ def seal(packs: Sequence[PackEntry], secrets: Secrets, random: Random) -> bytes:
 
 
 def unseal(data: bytes, secrets: Secrets, subject: str) -> list[PackEntry]:
-    """The packs an index object describes. Raises Damaged."""
+    """The packs an index object describes. subject: its name. Raises Damaged."""
+    if names.proves(subject, [data]) is False:  # one index object could stand in the place of another
+        raise Damaged("an index object is not what its name says", subject=subject)
     payload = block.unseal(data, secrets, subject, expect=block.Kind.INDEX)
     try:
         packs = _decode(payload).packs

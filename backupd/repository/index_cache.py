@@ -9,6 +9,8 @@ import sqlite3
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,6 +61,20 @@ class Location(NamedTuple):
     ordinal: int
 
 
+_BlobRow = tuple[int, bytes, int | None, int, int]
+"""repository, id, block, ordinal, length."""
+
+_ROWS_AT_ONCE = 65_536
+
+
+def _in_order(rows: Iterable[_BlobRow]) -> Iterator[list[_BlobRow]]:
+    """Rows in stretches, each in the order of its ids: ids are random, and SQLite takes 100,000 of them into a million
+    in 0.5 s when they come in order, in 0.9 s when they do not. Of equal ids the first stays the first."""
+    rows = iter(rows)
+    while some := list(islice(rows, _ROWS_AT_ONCE)):
+        yield sorted(some, key=itemgetter(1))
+
+
 class IndexCache:
     """The cached index of one repository. Safe to use from several threads and several processes."""
 
@@ -101,11 +117,12 @@ class IndexCache:
             if found.fetchone():
                 return
             lost = self._lost_now()
-            for pack in packs:
-                self._add_pack(pack, lost)
+            for rows in _in_order(row for pack in packs for row in self._add_pack(pack, lost)):
+                database.executemany("INSERT OR IGNORE INTO blob VALUES (?, ?, ?, ?, ?)", rows)
             database.execute("INSERT INTO index_object VALUES (?, ?)", (self._number, name))
 
-    def _add_pack(self, pack: PackEntry, lost: Collection[Lost]) -> None:
+    def _add_pack(self, pack: PackEntry, lost: Collection[Lost]) -> Iterator[_BlobRow]:
+        """Add a pack and its blocks; the rows of its blobs, which are yet to be added."""
         database = self._database
         if (pack.name, WHOLE_PACK) in lost:
             return
@@ -122,13 +139,9 @@ class IndexCache:
             block = database.execute(
                 "INSERT INTO block (pack, offset, length) VALUES (?, ?, ?)", (pack_number, entry.offset, entry.length)
             ).lastrowid
-            database.executemany(
-                "INSERT OR IGNORE INTO blob VALUES (?, ?, ?, ?, ?)",
-                (
-                    (self._number, pack.ids[32 * (blob + i) : 32 * (blob + i + 1)], block, i, pack.lengths[blob + i])
-                    for i in range(entry.blobs)
-                ),
-            )
+            for i in range(entry.blobs):
+                identity = pack.ids[32 * (blob + i) : 32 * (blob + i + 1)]
+                yield self._number, identity, block, i, pack.lengths[blob + i]
             blob += entry.blobs
 
     def clear(self) -> None:
@@ -201,9 +214,13 @@ class IndexCache:
 
     def has(self, blob: bytes) -> bool:
         """Whether the blob is in the index."""
-        with self._locked():
-            query = "SELECT 1 FROM blob WHERE repository = ? AND id = ?"
-            return self._database.execute(query, (self._number, blob)).fetchone() is not None
+        # Asked twice for each message of a backup, so without the context manager, which costs as much as the answer.
+        try:
+            with self._mutex:
+                query = "SELECT 1 FROM blob WHERE repository = ? AND id = ?"
+                return self._database.execute(query, (self._number, blob)).fetchone() is not None
+        except sqlite3.Error as error:
+            raise sqlite_error(error, self._place) from error
 
     def totals(self) -> tuple[int, int, int]:
         """(packs, their bytes, blobs)."""

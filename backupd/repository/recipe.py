@@ -42,6 +42,17 @@ _decode = msgspec.msgpack.Decoder(list[Piece]).decode
 def decode(data: bytes | memoryview, subject: str) -> list[Piece]:
     """Read a recipe. Raises Damaged."""
     try:
-        return _decode(data)
+        pieces = _decode(data)
+        for piece in pieces:
+            _check(piece)
     except UNDECODABLE as error:
         raise Damaged(f"a recipe makes no sense: {error}", subject=subject) from error
+    return pieces
+
+
+def _check(piece: Piece) -> None:
+    """Whoever knows the public key can seal a recipe, so joining must not meet a piece that cannot be."""
+    if not isinstance(piece, Literal) and any(len(blob) != 32 for blob in piece.blobs):
+        raise ValueError("a blob's id has another length")
+    if isinstance(piece, Base64Part) and not (piece.line_length >= 0 and 0 <= piece.padding <= 2):
+        raise ValueError("lines or padding cannot be like that")

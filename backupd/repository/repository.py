@@ -28,6 +28,8 @@ LEVEL = 5
 """zstd level of new blocks; docs/decisions/0006 has what was measured."""
 
 _SMALL_RUN = 64 * 1024
+_MOST_FRESH = 100_000
+"""Blobs taken and not yet in the index: what a run remembers must not grow with the mailbox."""
 
 SUITES = {
     "object": "SHA-256",
@@ -177,7 +179,7 @@ class Repository:
         self.index = IndexCache(cache, secrets.repository)
         self._reader = BlobReader(storage, secrets, self.index, look_again=self._look_again)
         self._writer: PackWriter | None = None
-        # Blobs taken and not yet in the index; emptied by each flush, so it stays small.
+        # Blobs taken and not yet in the index; emptied by each flush.
         self._fresh: set[bytes] = set()
         # Small runs among them, which merging segments wants back at once.
         self._fresh_runs: dict[bytes, bytes] = {}
@@ -269,6 +271,9 @@ class Repository:
                 )
             # Under the lock, or a flush could count the blob as flushed before the writer has it.
             self._writer.add(blob_id, kind, data)
+            full = len(self._fresh) == _MOST_FRESH  # "==": of several threads, only one meets it
+        if full:
+            self.flush()
         return True
 
     def flush(self) -> None:
