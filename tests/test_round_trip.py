@@ -37,6 +37,8 @@ from tests.support.restoring import Restored, read_eml, read_mbox, read_zip
 NAMES = ("Entwürfe & Köpfe", "日本", 'quoted "name"', "with space ", "per%cent*star", "back\\slash", "A&B", "100%")
 """Names of the first mailboxes, in place of those of the corpus: each shape once. The delimiter is "/"."""
 
+pytestmark = pytest.mark.timeout(900)  # all mail there is, on a machine that may be busy
+
 Facts = tuple[str, tuple[bytes, ...], bytes]
 """Of a message: SHA-256, flags and keywords, INTERNALDATE."""
 
