@@ -26,6 +26,9 @@ from backupd.sources.base import Fetched, Session, Unreadable
 STRIKES = 3
 """How often the connection may die at one message before that message is given up for this run."""
 
+_RUN_OCTETS = 8 << 20
+"""Of envelopes in one run: far more than 4,096 usual ones have, and far less than a block can hold."""
+
 _REPORT_OCTETS = 1 << 20
 _REPORT_MESSAGES = 100
 
@@ -202,5 +205,22 @@ class Chunk(Work[ChunkResult]):
     def _with_envelopes(self) -> list[tuple[MessageRow, MessageState]]:
         if not self._taken:
             return []
-        run = self._repository.put_run(BlobKind.ENVELOPES, runs.encode_envelopes(self._envelopes))
-        return [(msgspec.structs.replace(row, envelopes=run), state) for row, state in self._taken.values()]
+        placed = self._put_envelopes()
+        return [
+            (msgspec.structs.replace(row, envelopes=placed[row.envelope][0], envelope=placed[row.envelope][1]), state)
+            for row, state in self._taken.values()
+        ]
+
+    def _put_envelopes(self) -> list[tuple[bytes, int]]:
+        """(run, number in it) of each envelope. Mail with long fields and many attachments would not fit one run."""
+        placed: list[tuple[bytes, int]] = []
+        some: list[Envelope] = []
+        octets = 0
+        for envelope in self._envelopes:
+            octets += sum(map(len, (*msgspec.structs.astuple(envelope)[:-1], *envelope.attachments)))
+            some.append(envelope)
+            if octets >= _RUN_OCTETS or len(some) + len(placed) == len(self._envelopes):
+                run = self._repository.put_run(BlobKind.ENVELOPES, runs.encode_envelopes(some))
+                placed += [(run, number) for number in range(len(some))]
+                some, octets = [], 0
+        return placed

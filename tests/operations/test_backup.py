@@ -12,9 +12,11 @@ from backupd.operations import session_pool
 from backupd.operations.backup import backup
 from backupd.operations.selection import Selection
 from backupd.operations.state import State
+from backupd.repository import runs, segments
+from backupd.repository.payload import BlobKind
 from backupd.repository.repository import Repository
 from tests.operations.conftest import Backup
-from tests.support.mail import message, nasty_mail, nasty_octets
+from tests.support.mail import Attachment, message, nasty_mail, nasty_octets
 from tests.support.memory_storage import MemoryStorage
 from tests.support.reading import contents, newest
 from tests.support.simulated_account import SimulatedAccount
@@ -383,3 +385,17 @@ def test_a_clock_that_went_back_does_not_hide_the_newest_snapshot(
     second = take(clock=lambda: datetime(2026, 1, 1, tzinfo=UTC))
 
     assert repository.refs("alice")[-1].id == second.snapshot
+
+
+def test_thousands_of_messages_with_long_attachment_names_fit_several_runs_of_envelopes(
+    account: SimulatedAccount, take: Backup, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backupd.operations.chunk._RUN_OCTETS", 5_000)
+    account.append(b"INBOX", *(message("s" * 900, attachments=[Attachment(f"{n}" * 80, b"x")]) for n in range(40)))
+    take()
+    record = newest(repository).mailboxes[0]
+    rows = [row for segment in record.segments for row, _ in segments.read(repository, segment)]
+    assert len({row.envelopes for row in rows}) > 5
+    for number, row in enumerate(rows):
+        run = runs.decode_envelopes(repository.get_run(row.envelopes, BlobKind.ENVELOPES), "x")
+        assert f"{number}" * 80 in run[row.envelope].attachments[0].decode()
