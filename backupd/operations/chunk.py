@@ -22,6 +22,7 @@ from backupd.repository.repository import Repository
 from backupd.repository.runs import Envelope, MessageRow
 from backupd.repository.segments import Segment
 from backupd.sources.base import Fetched, Session, Unreadable
+from backupd.turns import TURN
 
 STRIKES = 3
 """How often the connection may die at one message before that message is given up for this run."""
@@ -84,6 +85,10 @@ class Chunk(Work[ChunkResult]):
         return len(self._taken) + len(self._known) + len(self._problems)
 
     def __call__(self, session: Session) -> ChunkResult:
+        with TURN:
+            return self._bring_in(session)
+
+    def _bring_in(self, session: Session) -> ChunkResult:
         if not self._looked:
             for row, state in self._recogniser.recognise(session, self._mailbox, self._left):
                 self._known[row.uid] = (row, state)

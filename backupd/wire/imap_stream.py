@@ -6,11 +6,14 @@ look like answers, and a guess could store one message under the name of another
 
 from __future__ import annotations
 
+import select
 import socket
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 
 from backupd.errors import ConnectionLost, ProtocolError, ServerError
+from backupd.turns import TURN
 from backupd.wire.imap_parser import (
     Response,
     announced_literal,
@@ -23,6 +26,8 @@ from backupd.wire.spool import Spool, SpooledBody
 BUFFER_OCTETS = 1 << 20
 SPOOL_ABOVE = 4 << 20
 """Literals larger than this go to a file."""
+TURN_OCTETS = 16 << 20
+"""After so many, others have their turn although more has come already: their servers must not wait for minutes."""
 MAX_LINE = 32 << 20
 """A SEARCH answer of a million scattered UIDs has about 8 MB in one line; more than four times that is no answer."""
 MAX_LITERAL = (1 << 32) - 1
@@ -51,6 +56,7 @@ class ImapStream:
         self.round_trips = 0
         """How often we waited after having sent something. Pipelined commands count once."""
         self._asked = False
+        self._in_turn = 0
         self.closed = False
 
     @property
@@ -99,7 +105,13 @@ class ImapStream:
 
     def _receive(self, room: memoryview) -> int:
         try:
-            got = self._socket.recv_into(room)
+            if self._may_go_on():
+                got = self._socket.recv_into(room)
+                self._in_turn += got
+            else:
+                with TURN.given_up():
+                    got = self._socket.recv_into(room)
+                self._in_turn = got
         except TimeoutError:
             raise self.lost("the server sent nothing for too long") from None
         except OSError as error:
@@ -110,6 +122,16 @@ class ImapStream:
         self.round_trips += self._asked
         self._asked = False
         return got
+
+    def _may_go_on(self) -> bool:
+        """Whether to keep the turn: something has come already, and this has not lasted too long."""
+        if not TURN.is_mine or self._in_turn >= TURN_OCTETS:
+            return False
+        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+            return True
+        poll = select.poll()  # as select.select, with no limit to the number of the socket
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
 
     def lost(self, what: str) -> ConnectionLost:
         """Close, and make the error that says so."""
