@@ -3,8 +3,8 @@
 Only lines that come out again with the same characters are ever taken: full lines of base64 digits alone, which have
 one reading and one spelling, and a last line that is encoded again and compared.
 
-The work is done by msgspec, to which base64 is a JSON string: 900 MB/s each way, where binascii decodes 230 and encodes
-480. Lines are cut and joined by struct, 64 at a time, for the same reason.
+The work is done by pybase64, which has the vector instructions of each processor: 2 to 12 GB/s each way, where binascii
+decodes 230 MB/s and encodes 480. Lines are cut and joined by struct, 64 at a time, for the same reason.
 """
 
 from __future__ import annotations
@@ -16,15 +16,12 @@ from functools import lru_cache
 from struct import Struct
 from typing import NamedTuple
 
-import msgspec
+import pybase64
 
 _NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/]")
 _LINES_AT_ONCE = 64
 _SLICE = 768 * 1024
 """Octets encoded at once, so that a large part needs no large buffers; a multiple of 3."""
-
-_to_octets = msgspec.json.Decoder(bytes).decode
-_to_base64 = msgspec.json.Encoder().encode
 
 
 class Wrapping(NamedTuple):
@@ -52,23 +49,23 @@ def whole_lines(buffer: bytes | memoryview, line_length: int, line_end: bytes) -
         count = min(count, len(column) - len(column.lstrip(bytes((octet,)))))
     if count and view[count * stride - len(line_end) - 1] == ord("="):
         count -= 1  # a last line that is full and padded
-    quoted = b"".join((b'"', *_cut(view[: count * stride], line_length, len(line_end)), b'"'))
-    octets = _digits(quoted)
+    digits = b"".join(_cut(view[: count * stride], line_length, len(line_end)))
+    octets = _decoded(digits)
     if octets is None:
         # Something else stands in between: only the lines before it count. Searched only now, for that is slow.
-        odd = _NOT_BASE64.search(quoted, 1, len(quoted) - 1)
-        count = (odd.start() - 1) // line_length if odd else 0
-        octets = _digits(quoted[: 1 + count * line_length] + b'"') or b""
+        odd = _NOT_BASE64.search(digits)
+        count = odd.start() // line_length if odd else 0
+        octets = _decoded(digits[: count * line_length]) or b""
     return Lines(octets, count * stride)
 
 
-def _digits(quoted: bytes) -> bytes | None:
-    """What base64 in quotes means, None unless all of it is digits: padding or an escape of JSON gives fewer octets."""
+def _decoded(digits: bytes) -> bytes | None:
+    """What base64 means, None unless all of it is digits: padding gives fewer octets."""
     try:
-        octets = _to_octets(quoted)
-    except msgspec.DecodeError:
+        octets = pybase64.b64decode(digits, validate=True)
+    except binascii.Error:
         return None
-    return octets if len(octets) == (len(quoted) - 2) // 4 * 3 else None
+    return octets if len(octets) == len(digits) // 4 * 3 else None
 
 
 def _cut(view: memoryview, line_length: int, gap: int) -> Iterator[bytes]:
@@ -123,13 +120,13 @@ class Encoder:
         self._octets = bytes(octets[certain:])
         view = memoryview(octets)[:certain]
         slices = (view[start : start + _SLICE] for start in range(0, certain, _SLICE))
-        return b"".join([self._wrap(memoryview(_to_base64(each))[1:-1]) for each in slices])
+        return b"".join([self._wrap(memoryview(pybase64.b64encode(each))) for each in slices])
 
     def end(self, padding: int) -> bytes:
         """The characters that are left, with so many "=" after them."""
         if not self._octets:
             return b""
-        text = _to_base64(self._octets)[1:-1].rstrip(b"=") + b"=" * padding
+        text = pybase64.b64encode(self._octets).rstrip(b"=") + b"=" * padding
         self._octets = b""
         return self._wrap(memoryview(text))
 
