@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from backupd.errors import StorageDenied, StorageError, StorageFull
+from backupd.repository.blob_filter import BlobFilter
 from backupd.repository.index import PackEntry
 
 _SCHEMA = """
@@ -94,6 +95,11 @@ class IndexCache:
             (self._number,) = self._database.execute(
                 "SELECT number FROM repository WHERE id = ?", (repository,)
             ).fetchone()
+            self._filter = BlobFilter(path.with_name(f"blobs-{repository.hex()}") if path else None)
+            if not self._filter.open():
+                with self._transaction():
+                    if not self._filter.open():
+                        self._make_filter()
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -101,8 +107,15 @@ class IndexCache:
         with self._mutex:
             try:
                 yield
-            except sqlite3.Error as error:
+            except (OSError, sqlite3.Error) as error:
                 raise sqlite_error(error, self._place) from error
+
+    def _make_filter(self) -> None:
+        """Anew from what SQLite has. Within a transaction, so that no other process adds to one that is replaced."""
+        where = "FROM blob WHERE repository = ?"
+        (count,) = self._database.execute(f"SELECT count(*) {where}", (self._number,)).fetchone()
+        blobs = self._database.execute(f"SELECT id {where}", (self._number,))
+        self._filter.make((blob for (blob,) in blobs), count)
 
     def objects(self) -> set[str]:
         """Names of the index objects that are in the cache."""
@@ -117,8 +130,12 @@ class IndexCache:
             if found.fetchone():
                 return
             lost = self._lost_now()
+            self._filter.open()  # another process may have made a larger one
             for rows in _in_order(row for pack in packs for row in self._add_pack(pack, lost)):
                 database.executemany("INSERT OR IGNORE INTO blob VALUES (?, ?, ?, ?, ?)", rows)
+                self._filter.add(row[1] for row in rows)
+            if self._filter.is_full:
+                self._make_filter()
             database.execute("INSERT INTO index_object VALUES (?, ?)", (self._number, name))
 
     def _add_pack(self, pack: PackEntry, lost: Collection[Lost]) -> Iterator[_BlobRow]:
@@ -153,6 +170,7 @@ class IndexCache:
             )
             database.execute("DELETE FROM pack WHERE repository = ?", (self._number,))
             database.execute("DELETE FROM index_object WHERE repository = ?", (self._number,))
+            self._make_filter()
 
     def packs(self) -> dict[bytes, int]:
         """Size of each pack that an index object describes, by name; those that are lost too."""
@@ -214,7 +232,9 @@ class IndexCache:
 
     def has(self, blob: bytes) -> bool:
         """Whether the blob is in the index."""
-        # Asked twice for each message of a backup, so without the context manager, which costs as much as the answer.
+        if blob not in self._filter:
+            return False
+        # Asked for each message of a backup, so without the context manager, which costs as much as the answer.
         try:
             with self._mutex:
                 query = "SELECT 1 FROM blob WHERE repository = ? AND id = ?"

@@ -121,7 +121,7 @@ class TestIndexCache:
         with sqlite3.connect(tmp_path / "state.sqlite") as other:
             other.execute("DROP TABLE blob")
         with pytest.raises(StorageError, match="state"):
-            cache.has(bytes(32))
+            cache.find(bytes(32))
         cache.close()
 
 
