@@ -108,14 +108,17 @@ class PackWriter:
 
     def add(self, blob_id: bytes, kind: BlobKind, data: Buffer) -> None:
         """Take a blob. It is durable after the next flush. `data` must not change afterwards."""
-        with self._lock, self._alive():
+        size = len(data)
+        with self._lock:
+            if self._failure:
+                raise self._failure
             stream = self._stream_for(kind, data)
-            if len(data) >= self._sizes.block and stream.size:
+            if size >= self._sizes.block and stream.size:
                 self._close(stream)
             stream.ids.append(blob_id)
             stream.kinds.append(kind)
             stream.blobs.append(data)
-            stream.size += len(data)
+            stream.size += size
             if stream.size >= self._sizes.block:
                 self._close(stream)
 
@@ -160,14 +163,15 @@ class PackWriter:
     def _close(self, stream: _Stream) -> None:
         if not stream.blobs:
             return
-        while self._pending and sum(self._pending.values()) + stream.size > self._sizes.in_flight:
-            self._collect()
-        for future in [future for future in self._pending if future.done()]:
-            del self._pending[future]
-            future.result()
-        ids, kinds, blobs = stream.ids, bytes(stream.kinds), stream.blobs
-        self._pending[self._pool.submit(self._seal, stream.kind, stream.level, ids, kinds, blobs)] = stream.size
-        stream.clear()
+        with self._alive():
+            while self._pending and sum(self._pending.values()) + stream.size > self._sizes.in_flight:
+                self._collect()
+            for future in [future for future in self._pending if future.done()]:
+                del self._pending[future]
+                future.result()
+            ids, kinds, blobs = stream.ids, bytes(stream.kinds), stream.blobs
+            self._pending[self._pool.submit(self._seal, stream.kind, stream.level, ids, kinds, blobs)] = stream.size
+            stream.clear()
 
     def _collect(self) -> None:
         for future in wait(self._pending, return_when=FIRST_COMPLETED).done:
@@ -218,4 +222,5 @@ def _is_dense(data: Buffer) -> bool:
     if len(data) < _DENSE_OCTETS:
         return False
     middle = len(data) // 2
-    return len(set(memoryview(data)[middle - 512 : middle + 512])) > _DENSE_VALUES
+    sample = bytes(memoryview(data)[middle - 512 : middle + 512])
+    return not sample.isascii() and len(set(sample)) > _DENSE_VALUES
