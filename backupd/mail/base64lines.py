@@ -49,23 +49,22 @@ def whole_lines(buffer: bytes | memoryview, line_length: int, line_end: bytes) -
         count = min(count, len(column) - len(column.lstrip(bytes((octet,)))))
     if count and view[count * stride - len(line_end) - 1] == ord("="):
         count -= 1  # a last line that is full and padded
-    digits = b"".join(_cut(view[: count * stride], line_length, len(line_end)))
-    octets = _decoded(digits)
+    octets = _decoded(view[: count * stride], count * line_length)
     if octets is None:
         # Something else stands in between: only the lines before it count. Searched only now, for that is slow.
-        odd = _NOT_BASE64.search(digits)
+        odd = _NOT_BASE64.search(b"".join(_cut(view[: count * stride], line_length, len(line_end))))
         count = odd.start() // line_length if odd else 0
-        octets = _decoded(digits[: count * line_length]) or b""
+        octets = _decoded(view[: count * stride], count * line_length) or b""
     return Lines(octets, count * stride)
 
 
-def _decoded(digits: bytes) -> bytes | None:
-    """What base64 means, None unless all of it is digits: padding gives fewer octets."""
+def _decoded(lines: memoryview, digits: int) -> bytes | None:
+    """What base64 means, None unless it has so many digits: anything else is skipped, and gives fewer octets."""
     try:
-        octets = pybase64.b64decode(digits, validate=True)
+        octets = pybase64.b64decode(lines)
     except binascii.Error:
         return None
-    return octets if len(octets) == len(digits) // 4 * 3 else None
+    return octets if len(octets) == digits // 4 * 3 else None
 
 
 def _cut(view: memoryview, line_length: int, gap: int) -> Iterator[bytes]:

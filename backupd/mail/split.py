@@ -25,7 +25,8 @@ _LONGEST_GAP = 8192
 _WINDOW = 1024 * 1024
 """Bytes looked at at once: enough to be quick, and they stay in the processor's cache."""
 
-_WORDS = (b"base64", b"BASE64", b"Base64")
+_WORDS = (b"ase64", b"ASE64")
+"""In "base64", "Base64" and "BASE64", which are how it is written: two searches cost less than three."""
 
 
 class Literal(NamedTuple):
@@ -57,7 +58,7 @@ Event = Literal | PartStart | Piece | PartEnd
 
 def has_base64(raw: bytes) -> bool:
     """Whether splitting can find anything; most messages end here."""
-    return any(word in raw for word in _WORDS)
+    return _WORDS[0] in raw or _WORDS[1] in raw
 
 
 def split(chunks: Iterable[bytes]) -> Iterator[Event]:
@@ -115,13 +116,11 @@ class _Splitter:
         """Where the body begins that the next "base64" in this window announces."""
         buffer, searched = self._buffer, self._at
         while (word := self._next_word(searched)) is not None:
-            ends = [
-                at + len(gap)
-                for gap in (b"\r\n\r\n", b"\n\n")
-                if (at := buffer.find(gap, word, word + _LONGEST_GAP)) >= 0
-            ]
-            if ends:
-                start = min(ends)
+            start, end = None, word + _LONGEST_GAP
+            for gap in (b"\r\n\r\n", b"\n\n"):
+                if (at := buffer.find(gap, word, end)) >= 0:
+                    start, end = at + len(gap), at
+            if start is not None:
                 while buffer[start : start + 1] in (b"\r", b"\n"):
                     start += 1
                 return start
@@ -165,8 +164,10 @@ class _Splitter:
         ahead = 0  # octets of the line end that was left
         while True:
             self._fill(_WINDOW)
-            window = memoryview(self._buffer)[self._at + ahead : self._at + _WINDOW]
-            last_window = self._ended and self._at + _WINDOW >= len(self._buffer)
+            end = min(len(self._buffer), self._at + _WINDOW)
+            boundary = self._buffer.find(b"-", self._at + ahead, end)  # no base64: what is behind it need not be read
+            window = memoryview(self._buffer)[self._at + ahead : end if boundary < 0 else boundary]
+            last_window = boundary >= 0 or (self._ended and end == len(self._buffer))
             lines = whole_lines(window, length, line_end)
             if not ahead:
                 if len(lines.octets) < SMALLEST:

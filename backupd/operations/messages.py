@@ -2,7 +2,7 @@
 
 A message without base64 is one blob. Any other is a recipe and its parts, each part a blob of its own, so that an
 attachment is stored once whoever sent it on. Whichever way, the message's id is the keyed hash of its own bytes, and
-what a recipe gives is hashed and compared before the recipe is accepted: byte-exactness is proved when mail comes in,
+what a recipe gives is compared before the recipe is accepted: byte-exactness is proved when mail comes in,
 not hoped for when it is needed.
 """
 
@@ -60,25 +60,28 @@ class MessageStore:
 
     def _store_whole(self, raw: bytes) -> Stored:
         message = self._secrets.content_id(raw)
+        if self._repository.has(message):
+            return Stored(message, len(raw), headers.header_of(raw), headers.attachment_names(raw))
         if not split.has_base64(raw):
             self._repository.put(message, BlobKind.PLAIN, raw)
             return Stored(message, len(raw), headers.header_of(raw), headers.attachment_names(raw))
         maker = _RecipeMaker(self._secrets.content_id)
-        proof, blobs, literals = self._secrets.content_hasher(), [], []
+        blobs, literals = [], []
+        at, proved = 0, True
         for event in split.split([raw]):
             if isinstance(event, Literal):
                 literals.append(event.data)
             joined, blob = maker.take(event)
-            proof.update(joined)
+            proved = proved and raw.startswith(joined, at)
+            at += len(joined)
             blobs += blob
-        if not self._repository.has(message):
-            if maker.parts and proof.digest() == message:
-                # Parts first: a recipe is never there without them.
-                for blob_id, data in blobs:
-                    self._repository.put(blob_id, BlobKind.PLAIN, data)
-                self._repository.put(message, BlobKind.RECIPE, recipe.encode(maker.pieces))
-            else:
-                self._repository.put(message, BlobKind.PLAIN, raw)
+        if maker.parts and proved and at == len(raw):
+            # Parts first: a recipe is never there without them.
+            for blob_id, data in blobs:
+                self._repository.put(blob_id, BlobKind.PLAIN, data)
+            self._repository.put(message, BlobKind.RECIPE, recipe.encode(maker.pieces))
+        else:
+            self._repository.put(message, BlobKind.PLAIN, raw)
         names = headers.attachment_names(b"".join(literals))
         return Stored(message, len(raw), headers.header_of(raw), names)
 
