@@ -27,7 +27,8 @@ _LONGEST_FIELD = 16 * 1024
 
 _EMPTY_LINE = re.compile(rb"\n\r?\n")
 _VALUE = rb"[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)"
-_ENVELOPE_FIELD = re.compile(rb"\n(?i:(date|from|to|subject|message-id))" + _VALUE)
+# Its first letters are looked at before: that most fields are others is then known at once.
+_ENVELOPE_FIELD = re.compile(rb"\n(?=[DFTSMdftsm])(?i:(date|from|to|subject|message-id))" + _VALUE)
 _CONTENT_FIELD = re.compile(rb"\n(?i:content-(?:type|disposition))" + _VALUE)
 _CONTENT_FIELD_AT_START = re.compile(_CONTENT_FIELD.pattern.removeprefix(rb"\n"))
 _CUT_CHARACTER = re.compile(rb"[\xc0-\xff][\x80-\xbf]{0,2}\Z")
@@ -63,15 +64,19 @@ def header_of(raw: bytes | memoryview) -> bytes:
 
 def envelope(header: bytes, attachments: Sequence[bytes] = ()) -> Envelope:
     """What a listing shows: the first field of each name, raw, unfolded, no longer than LONGEST_VALUE octets each."""
-    fields = {name.lower(): value for name, value in reversed(_ENVELOPE_FIELD.findall(b"\n" + header))}
+    fields: dict[bytes, bytes] = {}
+    for name, value in _ENVELOPE_FIELD.findall(b"\n" + header):
+        name = name.lower()
+        if name not in fields:
+            fields[name] = _plain(value)
     take = fields.get
     return Envelope(
-        date=_plain(take(b"date", b"")),
-        from_=_plain(take(b"from", b"")),
-        to=_plain(take(b"to", b"")),
-        subject=_plain(take(b"subject", b"")),
-        message_id=_plain(take(b"message-id", b"")),
-        attachments=tuple(_shortened(name) for name in attachments[:MOST_ATTACHMENTS]),
+        take(b"date", b""),
+        take(b"from", b""),
+        take(b"to", b""),
+        take(b"subject", b""),
+        take(b"message-id", b""),
+        tuple(map(_shortened, attachments[:MOST_ATTACHMENTS])) if attachments else (),
     )
 
 
@@ -79,7 +84,8 @@ def _plain(value: bytes) -> bytes:
     """The value of a field without folding (RFC 5322, 2.2.3) and the white space around it."""
     if b"\n" in value:
         value = value.replace(b"\r\n", b"").replace(b"\n", b"")
-    return _shortened(value.strip())
+    value = value.strip()
+    return value if len(value) <= LONGEST_VALUE else _shortened(value)
 
 
 def _shortened(value: bytes) -> bytes:
@@ -94,6 +100,8 @@ def attachment_names(raw_parts: bytes) -> tuple[bytes, ...]:
     One name a part, in their order, each once: "filename" of Content-Disposition (RFC 2183, 2.3) or else "name" of
     Content-Type. Raw as they were sent, for `readable`; the pieces of a long one (RFC 2231, 3) are joined.
     """
+    if not _may_have_names(raw_parts):
+        return ()
     names: dict[bytes, None] = {}
     of_part: dict[bytes, bytes] = {}
     end_of_last = 0
@@ -109,6 +117,12 @@ def attachment_names(raw_parts: bytes) -> tuple[bytes, ...]:
     if of_part:
         names[_best(of_part)] = None
     return tuple(names)[:MOST_ATTACHMENTS]
+
+
+def _may_have_names(raw_parts: bytes) -> bool:
+    """A quick look at all fields at once, with which most messages are done."""
+    fields = _CONTENT_FIELD.findall(raw_parts)
+    return b"name" in b"".join(fields).lower() or _CONTENT_FIELD_AT_START.match(raw_parts) is not None
 
 
 def _content_fields(raw_parts: bytes) -> Iterator[re.Match[bytes]]:
