@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import msgspec
+
 from backupd.errors import ProtocolError
 from backupd.mail.flags import normalise
 from backupd.model import Flags
@@ -20,7 +22,7 @@ from backupd.wire.imap_stream import BUFFER_OCTETS, ImapStream
 from backupd.wire.spool import SpooledBody
 
 
-class Fetch(NamedTuple):
+class Fetch(msgspec.Struct, frozen=True):
     """One FETCH answer. None for what it did not hold, or as NIL.
 
     has_body tells a body that is NIL from one that is not there at all.
@@ -68,9 +70,21 @@ def _sorted(values: list[Value]) -> tuple[bytes, ...]:
     return tuple(sorted({value for value in values if isinstance(value, bytes)}))
 
 
+class _Shape(NamedTuple):
+    """The expression for answers with the same items in the same order; groups: their numbers in the order of _GROUPS.
+    """
+
+    pattern: re.Pattern[bytes]
+    groups: tuple[int, ...]
+    with_body: bool
+
+
+_GROUPS = ("uid", "flags", "date", "size", "modseq", "emailid", "gmail", "labels", "octets")
+
+
 @functools.lru_cache(maxsize=64)
-def _pattern(names: tuple[bytes, ...]) -> tuple[re.Pattern[bytes], bool] | None:
-    """The expression for answers with these items in this order, and whether a literal ends it; None if there is none.
+def _shape(names: tuple[bytes, ...]) -> _Shape | None:
+    """The shape of answers with these items in this order, a literal at the end or none; None if there is no shape.
 
     Beside these items nothing is accepted, so that an unknown one always meets the general parser.
     """
@@ -83,10 +97,10 @@ def _pattern(names: tuple[bytes, ...]) -> tuple[re.Pattern[bytes], bool] | None:
     if with_body:
         items.append(re.escape(names[-1]) + rb" \{(?P<octets>\d{1,20})\}\r\n")
     text = rb"\* \d{1,20} FETCH \(" + b" ".join(item for item in items if item)
-    groups = ("uid", "flags", "date", "size", "modseq", "emailid", "gmail", "labels", "octets")
     # Every pattern has all groups; those of items that are not there can never match.
-    absent = b"".join(b"(?P<%s>(?!))?" % name.encode() for name in groups if b"(?P<%s>" % name.encode() not in text)
-    return re.compile(text + absent + (b"" if with_body else rb"\)\r\n")), with_body
+    absent = b"".join(b"(?P<%s>(?!))?" % name.encode() for name in _GROUPS if b"(?P<%s>" % name.encode() not in text)
+    pattern = re.compile(text + absent + (b"" if with_body else rb"\)\r\n"))
+    return _Shape(pattern, tuple(pattern.groupindex[name] for name in _GROUPS), with_body)
 
 
 class FetchReader:
@@ -94,19 +108,19 @@ class FetchReader:
 
     def __init__(self, stream: ImapStream) -> None:
         self._stream = stream
-        self._shape: tuple[re.Pattern[bytes], bool] | None = None
+        self._shape: _Shape | None = None
 
     def learn(self, response: Untagged) -> None:
         """Take the shape of an answer as that of the next ones."""
         values = response.values[0] if response.values else None
         if isinstance(values, list):
-            self._shape = _pattern(tuple(name.upper() for name in values[::2] if isinstance(name, bytes)))
+            self._shape = _shape(tuple(name.upper() for name in values[::2] if isinstance(name, bytes)))
 
     def run(self) -> Iterator[Fetch]:
         """Answers while they fit; ends before the first that does not, which is left for the general parser."""
         if self._shape is None:
             return
-        pattern, with_body = self._shape
+        pattern, groups, with_body = self._shape
         match = pattern.match
         stream, buffer, view = self._stream, self._stream.buffer, self._stream.view
         while True:
@@ -116,9 +130,7 @@ class FetchReader:
                     return
                 stream.fill(stream.end - stream.start + 1)
                 continue
-            uid, flags, date, size, modseq, emailid, gmail, labels, octets = found.group(
-                "uid", "flags", "date", "size", "modseq", "emailid", "gmail", "labels", "octets"
-            )
+            uid, flags, date, size, modseq, emailid, gmail, labels, octets = found.group(*groups)
             body = None
             if with_body:
                 head, length = found.end() - stream.start, int(octets)

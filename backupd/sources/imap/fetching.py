@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import msgspec
+
 from backupd.errors import ServerRefused
 from backupd.mail.uidset import UidSet
 from backupd.model import Mailbox, MessageFacts, MessageState
@@ -29,6 +31,7 @@ ESTIMATES = 3
 FATAL_CODES = frozenset({b"OVERQUOTA", b"CLIENTBUG", b"AUTHENTICATIONFAILED", b"EXPIRED"})
 """Refusals of the session, not of a message: asking again for each message would make it worse."""
 
+_SUBSTITUTE_WORDS = b"IMAP4 protocol failed"
 _SUBSTITUTE = re.compile(rb"^Subject: *Retrieval using the IMAP4 protocol failed", re.IGNORECASE | re.MULTILINE)
 _SUBSTITUTE_OCTETS = 8192
 
@@ -87,16 +90,12 @@ def headers(link: Link, mailbox: Mailbox, uids: UidSet) -> Iterator[tuple[int, b
 def facts_of(found: Fetch) -> MessageFacts:
     """What is fixed about the message. Where the server gave no size, it is that of the bytes, if there are any."""
     size = found.size if found.size is not None else len(found.body or b"")
-    return MessageFacts(
-        uid=found.uid or 0, internaldate=found.internaldate or b"", size=size, server_id=found.server_id
-    )
+    return MessageFacts(found.uid or 0, found.internaldate or b"", size, found.server_id)
 
 
 def state_of(found: Fetch) -> MessageState:
     """What may change about the message."""
-    return MessageState(
-        uid=found.uid or 0, flags=found.flags or (), labels=found.labels or (), modseq=found.modseq or None
-    )
+    return MessageState(found.uid or 0, found.flags or (), found.labels or (), found.modseq or None)
 
 
 def _wrong_with_header(found: Fetch) -> str:
@@ -109,7 +108,12 @@ def _wrong_with_body(found: Fetch) -> str:
     body = found.body
     if not body:
         return f"the server sends nothing in place of {found.size} octets" if found.size else ""
-    if isinstance(body, bytes) and len(body) < _SUBSTITUTE_OCTETS and _SUBSTITUTE.search(body):
+    if (
+        isinstance(body, bytes)
+        and len(body) < _SUBSTITUTE_OCTETS
+        and _SUBSTITUTE_WORDS in body  # quick, and most end here
+        and _SUBSTITUTE.search(body)
+    ):
         return "the server sends a notice that it cannot deliver the message, in place of the message"
     return ""
 
@@ -147,30 +151,30 @@ def _once(link: Link, uids: UidSet, wish: Wish, group: int, left: dict[int, str]
     again = uids
     while again:
         asked, again = again, UidSet.EMPTY
-        given: set[int] = set()
+        awaited = set(asked)
         waiting = _Halves(wish)
         for answer in link.answers(asked.chunks(group), wish.items):
             if isinstance(answer, Fetch):
                 # Without UID, or of a message not asked for or given already: news, which the next scan tells again.
                 uid = answer.uid
-                if uid is None or uid in given or uid not in asked:
+                if uid not in awaited:
                     continue
                 found = waiting.join(uid, answer)
                 if found is None:
                     continue
-                given.add(uid)
+                awaited.discard(uid)
                 if wrong := wish.judge(found):
                     left[uid] = wrong
                 else:
                     yield found
             elif isinstance(answer, Ended):
                 for uid, found in waiting.of(answer.uids):
-                    given.add(uid)
+                    awaited.discard(uid)
                     if wrong := wish.judge(found):
                         left[uid] = wrong
                     else:
                         yield found
-                missing = [uid for uid in answer.uids if uid not in given]
+                missing = [uid for uid in answer.uids if uid in awaited]
                 if link.throttle.heed(answer.status) and answer.status.kind != b"OK":
                     again |= UidSet.from_uids(missing)
                     continue
@@ -191,9 +195,11 @@ class _Halves:
         """The answer with what came of the message before; None while it is not whole."""
         if uid in self._parts:
             fields = {
-                name: value for name, value in answer._asdict().items() if value is not None and value is not False
+                name: value
+                for name, value in msgspec.structs.asdict(answer).items()
+                if value is not None and value is not False
             }
-            answer = self._parts.pop(uid)._replace(**fields)
+            answer = msgspec.structs.replace(self._parts.pop(uid), **fields)
         if self._wish.whole(answer):
             return answer
         self._parts[uid] = answer
