@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from backupd.errors import UsageError
 from backupd.operations.state import State
 from backupd.repository.keys import Secrets
-from backupd.repository.repository import LEVEL, Repository, unlock
+from backupd.repository.repository import Repository, unlock
 from backupd.sources.base import Source
 from backupd.storage.base import Storage
 from backupd.storage.opening import open_storage
@@ -35,11 +35,10 @@ def open_repository(config: Config) -> Repository:
     """The repository, unlocked. Raises NoRepository, WrongKey, ConfigError."""
     storage = open_repository_storage(config)
     secrets = unlock(storage, repository_secret(config))
-    level = config.repository.compression_level
     # State keeps the index cache too; opening it makes the folder.
     state = open_state(config)
     state.close()
-    return Repository(storage, secrets, cache=state.path, level=LEVEL if level is None else level)
+    return Repository(storage, secrets, cache=state.path, level=config.repository.compression_level)
 
 
 def open_state(config: Config) -> State:

@@ -17,6 +17,7 @@ import msgspec
 from backupd.errors import BackupdError, StorageError
 from backupd.repository import block, names, payload
 from backupd.repository.block import Kind
+from backupd.repository.effort import Effort
 from backupd.repository.index import MOST_BLOBS, BlockEntry, PackEntry
 from backupd.repository.keys import Random, Secrets
 from backupd.repository.payload import BlobKind
@@ -41,9 +42,9 @@ class Sizes(msgspec.Struct, frozen=True):
 class _Stream:
     """An open block: blobs that will be compressed together."""
 
-    def __init__(self, kind: Kind, level: int) -> None:
+    def __init__(self, kind: Kind, *, dense: bool = False) -> None:
         self.kind = kind
-        self.level = level
+        self.dense = dense
         self.clear()
 
     def clear(self) -> None:
@@ -86,17 +87,17 @@ class PackWriter:
         random: Random,
         stored: Callable[[list[PackEntry]], None],
         *,
-        level: int,
+        effort: Effort,
         sizes: Sizes,
         workers: int = 2,
     ) -> None:
         """stored: called by flush, from its thread, with the packs that have been stored since the last flush."""
         self._storage, self._secrets, self._random, self._stored = storage, secrets, random, stored
-        self._sizes = sizes
+        self._effort, self._sizes = effort, sizes
         # Text, already compressed data and metadata each get blocks of their own: neighbours that are alike.
-        self._text = _Stream(Kind.CONTENT, level)
-        self._dense = _Stream(Kind.CONTENT, 1)
-        self._metadata = _Stream(Kind.METADATA, level)
+        self._text = _Stream(Kind.CONTENT)
+        self._dense = _Stream(Kind.CONTENT, dense=True)
+        self._metadata = _Stream(Kind.METADATA)
         self._lock = threading.Lock()
         self._pack_lock = threading.Lock()
         self._pack = _OpenPack()
@@ -169,8 +170,9 @@ class PackWriter:
             for future in [future for future in self._pending if future.done()]:
                 del self._pending[future]
                 future.result()
+            level = self._effort.level(stream.size, dense=stream.dense)
             ids, kinds, blobs = stream.ids, bytes(stream.kinds), stream.blobs
-            self._pending[self._pool.submit(self._seal, stream.kind, stream.level, ids, kinds, blobs)] = stream.size
+            self._pending[self._pool.submit(self._seal, stream.kind, level, ids, kinds, blobs)] = stream.size
             stream.clear()
 
     def _collect(self) -> None:

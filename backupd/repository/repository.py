@@ -15,6 +15,7 @@ from backupd.errors import Damaged, NoRepository, ObjectExists, ObjectMissing, U
 from backupd.repository import index, keys, names, slots, snapshots
 from backupd.repository.blob_reader import BlobReader
 from backupd.repository.decoding import UNDECODABLE
+from backupd.repository.effort import Effort
 from backupd.repository.index_cache import IndexCache
 from backupd.repository.keys import Random, Role, Secrets
 from backupd.repository.pack_writer import PackWriter, Sizes
@@ -24,9 +25,6 @@ from backupd.repository.snapshots import Snapshot, SnapshotRef
 from backupd.storage.base import Buffer, Storage
 
 FORMAT = 1
-LEVEL = 5
-"""zstd level of new blocks; docs/decisions/0006 has what was measured."""
-
 _SMALL_RUN = 64 * 1024
 _MOST_FRESH = 100_000
 """Blobs taken and not yet in the index: what a run remembers must not grow with the mailbox."""
@@ -170,10 +168,10 @@ class Repository:
         *,
         cache: Path | None = None,
         random: Random = os.urandom,
-        level: int = LEVEL,
+        level: int | None = None,
         sizes: Sizes | None = None,
     ) -> None:
-        """cache: the SQLite file that holds the index cache; None keeps it in memory."""
+        """cache: the SQLite file that holds the index cache; None keeps it in memory. level: of zstd; None to choose."""
         self.storage, self.secrets = storage, secrets
         self._random, self._level, self._sizes = random, level, sizes or Sizes()
         self.index = IndexCache(cache, secrets.repository)
@@ -266,8 +264,9 @@ class Repository:
             self._fresh.add(blob_id)
             self._distrusted.discard(blob_id)
             if self._writer is None:
+                effort = Effort(self._level)
                 self._writer = PackWriter(
-                    self.storage, self.secrets, self._random, self._index_packs, level=self._level, sizes=self._sizes
+                    self.storage, self.secrets, self._random, self._index_packs, effort=effort, sizes=self._sizes
                 )
             # Under the lock, or a flush could count the blob as flushed before the writer has it.
             self._writer.add(blob_id, kind, data)
