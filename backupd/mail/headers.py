@@ -68,7 +68,8 @@ def envelope(header: bytes, attachments: Sequence[bytes] = ()) -> Envelope:
     for name, value in _ENVELOPE_FIELD.findall(b"\n" + header):
         name = name.lower()
         if name not in fields:
-            fields[name] = _plain(value)
+            value = value.strip()
+            fields[name] = value if len(value) <= LONGEST_VALUE and b"\n" not in value else _plain(value)
     take = fields.get
     return Envelope(
         take(b"date", b""),
@@ -82,10 +83,7 @@ def envelope(header: bytes, attachments: Sequence[bytes] = ()) -> Envelope:
 
 def _plain(value: bytes) -> bytes:
     """The value of a field without folding (RFC 5322, 2.2.3) and the white space around it."""
-    if b"\n" in value:
-        value = value.replace(b"\r\n", b"").replace(b"\n", b"")
-    value = value.strip()
-    return value if len(value) <= LONGEST_VALUE else _shortened(value)
+    return _shortened(value.replace(b"\r\n", b"").replace(b"\n", b"").strip())
 
 
 def _shortened(value: bytes) -> bytes:

@@ -10,7 +10,7 @@ import msgspec
 from backupd.errors import ConnectionLost, ProtocolError, ServerRefused
 from backupd.mail import headers
 from backupd.mail.uidset import UidSet
-from backupd.model import Mailbox, MessageState, Problem
+from backupd.model import Mailbox, MessageFacts, MessageState, Problem
 from backupd.operations.events import Advance, Observer
 from backupd.operations.messages import MessageStore
 from backupd.operations.recognition import Recogniser
@@ -32,6 +32,10 @@ _RUN_OCTETS = 8 << 20
 
 _REPORT_OCTETS = 1 << 20
 _REPORT_MESSAGES = 100
+
+
+_Taken = tuple[MessageFacts, MessageState, bytes, int, bytes, int]
+"""Of a message that is stored: its facts and state, id, octets, fingerprint, and the number of its envelope."""
 
 
 class ChunkResult(NamedTuple):
@@ -69,10 +73,11 @@ class Chunk(Work[ChunkResult]):
         """write: make segments; else the messages are returned. arrived: told of all messages taken in."""
         self._account, self._mailbox, self._left, self._write = account, mailbox, uids, write
         self._repository, self._store, self._recogniser = repository, store, recogniser
+        self._fingerprint = repository.secrets.fingerprint
         self._arrived, self._observer, self._stop = arrived, observer, stop
         self._looked = not recogniser.useful
         self._known: dict[int, tuple[MessageRow, MessageState]] = {}
-        self._taken: dict[int, tuple[MessageRow, MessageState]] = {}
+        self._taken: dict[int, _Taken] = {}
         self._envelopes: list[Envelope] = []
         self._problems: dict[int, Problem] = {}
         self._notes: list[str] = []
@@ -160,25 +165,17 @@ class Chunk(Work[ChunkResult]):
         stored = self._store.store(item.body)
         if item.note:
             self._notes.append(f"{self._mailbox.name} UID {facts.uid}: {item.note}")
-        row = MessageRow(
-            uid=facts.uid,
-            message=stored.id,
-            internaldate=facts.internaldate,
-            size=stored.size,
-            fingerprint=self._repository.secrets.fingerprint(stored.header),
-            server_id=facts.server_id,
-            envelopes=b"",
-            envelope=len(self._envelopes),
-        )
+        fingerprint = self._fingerprint(stored.header)
+        self._taken[facts.uid] = (facts, item.state, stored.id, stored.size, fingerprint, len(self._envelopes))
         self._envelopes.append(headers.envelope(stored.header, stored.attachments))
-        self._taken[facts.uid] = (row, item.state)
         self._octets += stored.size
         self._report(1, stored.size)
 
     def _report(self, messages: int, octets: int) -> None:
-        self._unreported[0] += messages
-        self._unreported[1] += octets
-        if self._unreported[0] >= _REPORT_MESSAGES or self._unreported[1] >= _REPORT_OCTETS:
+        unreported = self._unreported
+        unreported[0] += messages
+        unreported[1] += octets
+        if unreported[0] >= _REPORT_MESSAGES or unreported[1] >= _REPORT_OCTETS:
             self._tell()
 
     def _tell(self) -> None:
@@ -212,8 +209,8 @@ class Chunk(Work[ChunkResult]):
             return []
         placed = self._put_envelopes()
         return [
-            (msgspec.structs.replace(row, envelopes=placed[row.envelope][0], envelope=placed[row.envelope][1]), state)
-            for row, state in self._taken.values()
+            (MessageRow(facts.uid, message, facts.internaldate, size, mark, facts.server_id, *placed[number]), state)
+            for facts, state, message, size, mark, number in self._taken.values()
         ]
 
     def _put_envelopes(self) -> list[tuple[bytes, int]]:

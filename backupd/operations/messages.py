@@ -60,10 +60,10 @@ class MessageStore:
 
     def _store_whole(self, raw: bytes) -> Stored:
         message = self._secrets.content_id(raw)
-        if self._repository.has(message):
-            return Stored(message, len(raw), headers.header_of(raw), headers.attachment_names(raw))
         if not split.has_base64(raw):
             self._repository.put(message, BlobKind.PLAIN, raw)
+            return Stored(message, len(raw), headers.header_of(raw), headers.attachment_names(raw))
+        if self._repository.has(message):
             return Stored(message, len(raw), headers.header_of(raw), headers.attachment_names(raw))
         maker = _RecipeMaker(self._secrets.content_id)
         blobs, literals = [], []
