@@ -38,14 +38,14 @@ class Lines(NamedTuple):
     size: int
 
 
-def whole_lines(buffer: bytes | memoryview, line_length: int, line_end: bytes) -> Lines:
-    """As many whole lines of exactly this form as the buffer begins with; a multiple of 4 characters in each."""
+def whole_lines(buffer: bytes, line_length: int, line_end: bytes, start: int = 0, end: int | None = None) -> Lines:
+    """As many whole lines of exactly this form as stand in buffer[start:end]; a multiple of 4 characters in each."""
     stride = line_length + len(line_end)
-    view = memoryview(buffer)
+    view = memoryview(buffer)[start:end]
     # Line ends stand at every stride-th place: as long as that holds, lines are regular, and nothing need be searched.
     count = len(view) // stride
-    for place, octet in enumerate(line_end, start=line_length):
-        column = bytes(view[place : count * stride : stride])
+    for place, octet in enumerate(line_end, start=start + line_length):
+        column = buffer[place : start + count * stride : stride]
         count = min(count, len(column) - len(column.lstrip(bytes((octet,)))))
     if count and view[count * stride - len(line_end) - 1] == ord("="):
         count -= 1  # a last line that is full and padded

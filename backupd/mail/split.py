@@ -164,11 +164,12 @@ class _Splitter:
         ahead = 0  # octets of the line end that was left
         while True:
             self._fill(_WINDOW)
-            end = min(len(self._buffer), self._at + _WINDOW)
-            boundary = self._buffer.find(b"-", self._at + ahead, end)  # no base64: what is behind it need not be read
-            window = memoryview(self._buffer)[self._at + ahead : end if boundary < 0 else boundary]
-            last_window = boundary >= 0 or (self._ended and end == len(self._buffer))
-            lines = whole_lines(window, length, line_end)
+            start, end = self._at + ahead, min(len(self._buffer), self._at + _WINDOW)
+            last_window = self._ended and end == len(self._buffer)
+            boundary = self._buffer.find(b"-", start, end)  # no base64: what is behind it need not be looked at
+            if boundary >= 0:
+                end, last_window = boundary, True
+            lines = whole_lines(self._buffer, length, line_end, start, end)
             if not ahead:
                 if len(lines.octets) < SMALLEST:
                     return
@@ -177,7 +178,7 @@ class _Splitter:
                 ahead = len(line_end)
             self._at += lines.size
             yield from map(Piece, self._octets.add(lines.octets))
-            if last_window or len(window) - lines.size >= stride:
+            if last_window or end - start - lines.size >= stride:
                 break
         yield from self._finish(length, line_end)
 

@@ -34,7 +34,7 @@ def test_whole_lines_are_those_before_the_first_odd_character(
 
     assert found.size == _regular(buffer, line_length, line_end)
     assert found.octets == base64.b64decode(buffer[: found.size].replace(line_end, b""))
-    assert whole_lines(memoryview(buffer), line_length, line_end) == found
+    assert whole_lines(b"AAAA\n" + buffer + b"AAAA", line_length, line_end, 5, 5 + len(buffer)) == found
 
 
 @pytest.mark.parametrize(
