@@ -256,6 +256,8 @@ class Config(_Section):
 
     state_dir: FilePath = Path("/var/lib/backupd")
     """Folder for local state; all of it can be rebuilt."""
+    concurrency: int = Field(default=3, ge=1, le=64)
+    """Accounts that are backed up at the same time, each over connections of its own."""
     repository: RepositoryConfig
     """Where the archive is, and what opens it."""
     copies: tuple[Copy, ...] = Field(default=(), strict=False)

@@ -37,7 +37,8 @@ class BackupReport(msgspec.Struct, frozen=True):
 
     snapshot: the new one's id, or None when nothing had changed. parent: the id it was compared with. messages, octets:
     of the account now. new: messages that were downloaded, with `downloaded` octets; recognised: those that had only
-    moved. vanished: from their places. stored: octets added to the repository's packs.
+    moved. vanished: from their places. stored: octets added to the repository's packs meanwhile,
+    by all accounts that were under way on it.
     """
 
     account: str

@@ -39,8 +39,11 @@ def examine(repository: Repository) -> Health:
     packs that have another size than they should.
     """
     repository.refresh()
-    sizes = {info.name: info.size for info in repository.storage.list(names.PACKS)}
+    # Others may be storing packs all the time. Those that were indexed first and are not listed then are lost; those
+    # that were listed first and are neither under way nor indexed then are not indexed.
     indexed = repository.index.packs()
+    sizes = {info.name: info.size for info in repository.storage.list(names.PACKS)}
+    accounted = repository.under_way | {names.pack(pack.hex()) for pack in repository.index.packs()}
     before = repository.index.lost()
     lost: dict[Lost, int] = {}
     doubted = {each for each in before if each[1] != WHOLE_PACK}
@@ -57,8 +60,7 @@ def examine(repository: Repository) -> Health:
     if lost.keys() != before or _counted(repository, lost):
         repository.index.clear()
         repository.refresh()
-    known = {names.pack(pack.hex()) for pack in indexed}
-    return Health(frozenset(lost), tuple(name for name in sizes if name not in known))
+    return Health(frozenset(lost), tuple(name for name in sizes if name not in accounted))
 
 
 def _counted(repository: Repository, lost: dict[Lost, int]) -> bool:

@@ -105,6 +105,7 @@ class PackWriter:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="seal")
         self._pending: dict[Future[None], int] = {}
         self._failure: BackupdError | None = None
+        self._under_way: set[str] = set()
         self.bytes_stored = 0
 
     def add(self, blob_id: bytes, kind: BlobKind, data: Buffer) -> None:
@@ -137,6 +138,14 @@ class PackWriter:
                 entries, self._entries = self._entries, []
             if entries:
                 self._stored(entries)
+                with self._pack_lock:
+                    self._under_way -= {names.pack(entry.name.hex()) for entry in entries}
+
+    @property
+    def under_way(self) -> frozenset[str]:
+        """Names of packs that are stored, or about to be, and that `stored` was not told of yet."""
+        with self._pack_lock:
+            return frozenset(self._under_way)
 
     def close(self) -> None:
         """End the worker threads; what was not flushed is dropped."""
@@ -207,6 +216,8 @@ class PackWriter:
         if not pack.blocks:
             return
         digest = names.sha256(pack.pieces)
+        with self._pack_lock:
+            self._under_way.add(names.pack(digest))
         self._storage.put(names.pack(digest), pack.pieces)
         entry = PackEntry(
             bytes.fromhex(digest), pack.size, pack.blocks, b"".join(pack.ids), bytes(pack.kinds), pack.lengths

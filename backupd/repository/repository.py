@@ -171,9 +171,9 @@ class Repository:
         level: int | None = None,
         sizes: Sizes | None = None,
     ) -> None:
-        """cache: the SQLite file that holds the index cache; None keeps it in memory. level: of zstd; None to choose."""
+        """cache: the SQLite file that holds the index cache; None keeps it in memory. level: zstd's; None to choose."""
         self.storage, self.secrets = storage, secrets
-        self._random, self._level, self._sizes = random, level, sizes or Sizes()
+        self._random, self._effort, self._sizes = random, Effort(level), sizes or Sizes()
         self.index = IndexCache(cache, secrets.repository)
         self._reader = BlobReader(storage, secrets, self.index, look_again=self._look_again)
         self._writer: PackWriter | None = None
@@ -264,9 +264,8 @@ class Repository:
             self._fresh.add(blob_id)
             self._distrusted.discard(blob_id)
             if self._writer is None:
-                effort = Effort(self._level)
                 self._writer = PackWriter(
-                    self.storage, self.secrets, self._random, self._index_packs, effort=effort, sizes=self._sizes
+                    self.storage, self.secrets, self._random, self._index_packs, effort=self._effort, sizes=self._sizes
                 )
             # Under the lock, or a flush could count the blob as flushed before the writer has it.
             self._writer.add(blob_id, kind, data)
@@ -290,6 +289,11 @@ class Repository:
     def bytes_stored(self) -> int:
         """Octets of packs stored through this object."""
         return self._writer.bytes_stored if self._writer else 0
+
+    @property
+    def under_way(self) -> frozenset[str]:
+        """Names of packs that were stored through this object, or are about to be, and are not indexed yet."""
+        return self._writer.under_way if self._writer else frozenset()
 
     def _index_packs(self, packs: Sequence[index.PackEntry]) -> None:
         for some in index.cut(packs):
@@ -342,7 +346,7 @@ class Repository:
         return snapshots.unseal(self.storage.get(ref.name), ref, self.secrets)
 
     def remove_snapshot(self, ref: SnapshotRef) -> None:
-        """Remove a snapshot; what only it referred to is unused from then on."""
+        """What only this snapshot referred to is unused from then on."""
         self.storage.delete(ref.name)
 
     # Keys

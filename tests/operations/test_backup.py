@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,16 @@ import pytest
 from backupd.errors import Busy, ConnectionLost, Interrupted
 from backupd.operations import session_pool
 from backupd.operations.backup import backup
+from backupd.operations.messages import MessageStore
 from backupd.operations.selection import Selection
 from backupd.operations.state import State
-from backupd.repository import runs, segments
+from backupd.repository import mending, runs, segments
+from backupd.repository.keys import Secrets
+from backupd.repository.pack_writer import Sizes
 from backupd.repository.payload import BlobKind
 from backupd.repository.repository import Repository
 from tests.operations.conftest import Backup
-from tests.support.mail import Attachment, message, nasty_mail, nasty_octets
+from tests.support.mail import Attachment, message, nasty_mail, nasty_octets, noise
 from tests.support.memory_storage import MemoryStorage
 from tests.support.reading import contents, newest
 from tests.support.simulated_account import SimulatedAccount
@@ -399,3 +403,33 @@ def test_thousands_of_messages_with_long_attachment_names_fit_several_runs_of_en
     for number, row in enumerate(rows):
         run = runs.decode_envelopes(repository.get_run(row.envelopes, BlobKind.ENVELOPES), "x")
         assert f"{number}" * 80 in run[row.envelope].attachments[0].decode()
+
+
+class TestSeveralAccountsAtOnceOnOneRepository:
+    def test_each_snapshot_has_its_own_account(self, repository: Repository, state: State) -> None:
+        shared = [message(f"To all {n}", attachments=[Attachment("report.pdf", noise(n, 50_000))]) for n in range(20)]
+        accounts = {f"person-{n}": SimulatedAccount() for n in range(4)}
+        for number, account in enumerate(accounts.values()):
+            account.append(b"INBOX", *shared, *mails(300, first=1000 * number))
+
+        with ThreadPoolExecutor(4) as pool:
+            reports = list(pool.map(lambda name: backup(repository, accounts[name], name, state=state), accounts))
+
+        assert all(report.complete for report in reports)
+        assert not any(report.notes for report in reports)
+        for name, account in accounts.items():
+            assert contents(repository, newest(repository, name)) == account.contents()
+
+    def test_packs_that_one_is_storing_are_nothing_that_another_must_make_up_for(
+        self, storage: MemoryStorage, secrets: Secrets
+    ) -> None:
+        with Repository(storage, secrets, sizes=Sizes(block=1000, pack=3000)) as repository:
+            store = MessageStore(repository)
+            for mail in (message(f"{n}", noise(n, 2000).hex().encode()) for n in range(20)):
+                store.store(mail)
+            while not list(storage.list("packs/")):
+                store.store(message("One more", noise(99, 2000).hex().encode()))
+            assert not mending.examine(repository).unindexed
+            repository.flush()
+            assert not mending.examine(repository).unindexed
+            assert not mending.examine(repository).lost

@@ -5,23 +5,26 @@ from __future__ import annotations
 import sys
 import threading
 import traceback
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from backupd.cli import output
 from backupd.cli.context import INTERRUPTED, Context, Here
-from backupd.errors import BackupdError, Interrupted
+from backupd.errors import BackupdError, Interrupted, ServerError
 
 if TYPE_CHECKING:
     from backupd.operations.backup import BackupReport
     from backupd.operations.events import Observer
     from backupd.operations.state import State
+    from backupd.repository.repository import Repository
 
 FAILED = 1
 INCOMPLETE = 3
 
 
 def command(*accounts: str, context: Here) -> int:
-    """Take a snapshot of accounts now. One that fails does not stop the others.
+    """Take a snapshot of accounts now, of several at once. One that fails does not stop the others.
 
     Parameters
     ----------
@@ -33,48 +36,61 @@ def command(*accounts: str, context: Here) -> int:
     names = list(dict.fromkeys(accounts)) or list(context.config.accounts)
     for name in names:
         context.config.account(name)  # an unknown name is found before anything is done
-    results: list[BackupReport | BackupdError] = []
-    with context.state() as state, shown(context) as observer, context.stopping() as stop:
-        runner = _Runner(context, state, observer, stop)
-        for name in names:
-            if stop.is_set():
-                break
-            results.append(runner.run(name))
-        runner.close()
-    code = INTERRUPTED if stop.is_set() else exit_code(results)
+    with (
+        context.state() as state,
+        shown(context) as observer,
+        context.stopping() as stop,
+        _Runner(context, state, observer, stop) as runner,
+        ThreadPoolExecutor(context.config.concurrency, thread_name_prefix="account") as pool,
+    ):
+        given = pool.map(runner.run, names)
+        results = {name: result for name, result in zip(names, given, strict=True) if result is not None}
+    code = INTERRUPTED if stop.is_set() else exit_code(list(results.values()))
     if context.json:
-        runs = [_document(name, result) for name, result in zip(names, results, strict=False)]
+        runs = [_document(name, result) for name, result in results.items()]
         output.document({"runs": runs, "exit_code": code})
-    for name, result in zip(names, results, strict=False):
+    for name, result in results.items():
         _tell(context, name, result)
     return code
 
 
 class _Runner:
-    """Runs accounts one after another on one open repository, which is opened anew after a failure: what failed may
-    have left the repository's writer unusable, and the next account must not suffer from it."""
+    """Runs accounts on one open repository, from several threads. It is opened anew after a failure of its own: its
+    writer may be unusable, and the next account must not suffer from that."""
 
     def __init__(self, context: Context, state: State, observer: Observer, stop: threading.Event) -> None:
+        self._context, self._state, self._observer, self._stop = context, state, observer, stop
+        self._lock = threading.Lock()
+        self._opened = ExitStack()
+        # Opened here, so that a wrong passphrase or a missing repository is said once, and not for every account.
+        self._usable: Repository | None = self._open()
+
+    def __enter__(self) -> _Runner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    def _open(self) -> Repository:
         from backupd.operations.opening import open_repository
 
-        self._context, self._state, self._observer, self._stop = context, state, observer, stop
-        self._open = open_repository
-        # Opened here, so that a wrong passphrase or a missing repository is said once, and not for every account.
-        self._repository = open_repository(context.config)
-        self._usable = True
+        return self._opened.enter_context(open_repository(self._context.config))
 
-    def run(self, name: str) -> BackupReport | BackupdError:
+    def run(self, name: str) -> BackupReport | BackupdError | None:
+        """What came of the account; None when we were stopped before."""
         from backupd.operations.backup import backup
         from backupd.operations.opening import open_source
         from backupd.operations.selection import Selection
 
+        if self._stop.is_set():
+            return None
+        repository: Repository | None = None
         try:
-            if not self._usable:
-                self._repository = self._open(self._context.config)
-                self._usable = True
+            with self._lock:
+                repository = self._usable = self._usable or self._open()
             chosen = self._context.config.account(name).mailboxes
             return backup(
-                self._repository,
+                repository,
                 open_source(self._context.config, name),
                 name,
                 state=self._state,
@@ -82,21 +98,22 @@ class _Runner:
                 observer=self._observer,
                 stop=self._stop,
             )
+        except ServerError as error:
+            return error
         except BackupdError as error:
-            return self._failed(error)
+            self._give_up(repository)
+            return error
         except Exception as error:  # noqa: BLE001 - even a bug in one account's run must not cost the others theirs
             if self._context.debug:
                 traceback.print_exception(error, file=sys.stderr)
-            return self._failed(output.bug(error))
+            self._give_up(repository)
+            return output.bug(error)
 
-    def _failed(self, error: BackupdError) -> BackupdError:
-        self.close()
-        return error
-
-    def close(self) -> None:
-        if self._usable:
-            self._repository.close()
-        self._usable = False
+    def _give_up(self, repository: Repository | None) -> None:
+        """Use it no more. It is closed at the end: other accounts may be at work on it."""
+        with self._lock:
+            if self._usable is repository:
+                self._usable = None
 
 
 def exit_code(results: list[BackupReport | BackupdError]) -> int:
