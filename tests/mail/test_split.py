@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from backupd.mail import split as splitting
 from backupd.mail.base64lines import Encoder, Wrapping, encode
-from backupd.mail.split import Event, Literal, PartEnd, PartStart, Piece, split
+from backupd.mail.split import Event, Literal, PartEnd, PartStart, Piece, has_base64, split
 from tests.support import corpus
 from tests.support.mail import Attachment, base64_lines, message, messages, nasty_mail, nasty_octets, noise
 
@@ -92,6 +92,23 @@ def test_real_mail_comes_back(kind: corpus.Kind) -> None:
 def test_an_attachment_is_found_whoever_wrapped_it(length: int, size: int) -> None:
     file = noise("file", size)
     assert parts(message("with a file", attachments=[Attachment("a.bin", file, line_length=length)])) == [file]
+
+
+@pytest.mark.parametrize("spelling", [b"base64", b"Base64", b"BASE64"])
+def test_base64_is_found_however_it_is_announced(spelling: bytes) -> None:
+    file = noise("file", 30_000)
+    raw = message("a file", attachments=[Attachment("a.bin", file)]).replace(b"base64", spelling)
+    assert has_base64(raw)
+    assert parts(raw) == [file]
+
+
+@pytest.mark.parametrize("behind", [b"--boundary--\r\n", b"-", b"\r\n--", b"- not base64, and long" * 100])
+@pytest.mark.parametrize("lines", [100, 13_442, 13_443, 13_444, 30_000])
+def test_a_part_ends_where_something_else_stands_wherever_that_is(lines: int, behind: bytes) -> None:
+    file = noise("file", 57 * lines)  # 13,443 lines are a window and a little more
+    raw = b"Content-Transfer-Encoding: base64\r\n\r\n" + base64_lines(file, 76) + behind
+    assert parts(raw) == [file]
+    assert join(list(split([raw]))) == raw
 
 
 def test_text_after_the_base64_stays_text() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
 from backupd.errors import Damaged
+from backupd.mail.base64lines import Encoder
 from backupd.operations import messages as module
 from backupd.operations.messages import MessageStore
 from backupd.repository.payload import BlobKind
@@ -83,6 +84,34 @@ def test_an_attachment_is_stored_once_whoever_sent_it_on_and_however_it_was_wrap
 
     assert repository.has(repository.secrets.content_id(file))
     assert repository.bytes_stored < 1.1 * len(file)
+
+
+def test_a_message_that_is_stored_already_is_described_as_at_the_first_time(repository: Repository) -> None:
+    raw = message("twice", attachments=[Attachment("a.pdf", noise("file", 20_000)), Attachment("b.txt", b"short")])
+    store = MessageStore(repository)
+    first = store.store(raw)
+
+    again = store.store(raw)
+
+    assert again == first
+    assert again.attachments == (b"a.pdf", b"b.txt")
+
+
+@pytest.mark.parametrize("spoil", [lambda text: text[:-1], lambda text: text + b"A", lambda text: text.swapcase()])
+def test_a_message_whose_recipe_would_give_other_bytes_is_stored_as_it_is(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[bytes], bytes]
+) -> None:
+    class Spoiling(Encoder):
+        def encode(self, piece: bytes | memoryview) -> bytes:
+            return spoil(super().encode(piece))
+
+    monkeypatch.setattr(module, "Encoder", Spoiling)
+    raw = message("a file", attachments=[Attachment("a.pdf", noise("file", 20_000))])
+    stored = MessageStore(repository).store(raw)
+    repository.flush()
+
+    assert repository.read(stored.id)[0] is BlobKind.PLAIN
+    assert whole(MessageStore(repository).load(stored.id)) == raw
 
 
 def test_a_message_that_changes_while_it_is_read_is_not_stored(
