@@ -82,13 +82,14 @@ def parse_header(data: Buffer, subject: str) -> Header:
     return Header(Kind(kind), compression, key_length, sealed_length, plain_length)
 
 
-def seal(kind: Kind, payload: Buffer, secrets: Secrets, random: Random, *, level: int) -> bytes:
+def seal(kind: Kind, payload: Buffer, secrets: Secrets, random: Random, *, level: int) -> bytearray:
     """Compress and encrypt a payload into a block. level: of zstd; a payload that will not shrink is kept as it is."""
     size = len(payload)
     if size > MAXIMUM_PAYLOAD:
         raise ValueError(f"a payload of {size} octets does not fit a block")
     compressed = zstandard.ZstdCompressor(level=level, write_content_size=True).compress(payload)
     method, body = (_ZSTD, compressed) if len(compressed) < size * 0.98 else (_PLAIN, payload)
+    del payload, compressed  # of up to 12 MiB each, and not needed any more
     if kind is Kind.CONTENT:
         key = random(32)
         field = secrets.seal_key(key)
@@ -96,7 +97,10 @@ def seal(kind: Kind, payload: Buffer, secrets: Secrets, random: Random, *, level
         field = random(SALT_BYTES)
         key = _metadata_key(secrets, field, kind)
     head = HEADER.pack(MAGIC, kind, method, len(field), len(body) + TAG_BYTES, size) + field
-    return head + AESGCM(key).encrypt(_NONCE, bytes(body) if isinstance(body, bytearray) else body, head)
+    sealed = bytearray(len(head) + len(body) + TAG_BYTES)
+    sealed[: len(head)] = head
+    AESGCM(key).encrypt_into(_NONCE, body, head, memoryview(sealed)[len(head) :])
+    return sealed
 
 
 def unseal(data: Buffer, secrets: Secrets, subject: str, *, expect: Kind | None = None) -> bytes:

@@ -62,7 +62,7 @@ def cut(packs: Sequence[PackEntry], *, most: int = MOST_BLOBS) -> Iterator[list[
         yield some
 
 
-def seal(packs: Sequence[PackEntry], secrets: Secrets, random: Random) -> bytes:
+def seal(packs: Sequence[PackEntry], secrets: Secrets, random: Random) -> bytearray:
     """An index object's bytes. Ids do not compress, so a low level does."""
     return block.seal(block.Kind.INDEX, _encode(_Index(list(packs))), secrets, random, level=3)
 

@@ -65,7 +65,7 @@ class _OpenPack:
 
 
 class _Sealed(NamedTuple):
-    data: bytes
+    data: Buffer
     kind: Kind
     plain_length: int
     ids: list[bytes]
@@ -191,10 +191,12 @@ class PackWriter:
 
     def _seal(self, kind: Kind, level: int, ids: list[bytes], kinds: bytes, blobs: list[Buffer]) -> None:
         lengths = [len(blob) for blob in blobs]
-        plain = payload.join(kinds, blobs)
+        plain = [payload.join(kinds, blobs)]
         blobs.clear()
-        data = block.seal(kind, plain, self._secrets, self._random, level=level)
-        self._append(_Sealed(data, kind, len(plain), ids, kinds, lengths))
+        size = len(plain[0])
+        # Handed over and not kept: blocks of large attachments are what takes memory.
+        data = block.seal(kind, plain.pop(), self._secrets, self._random, level=level)
+        self._append(_Sealed(data, kind, size, ids, kinds, lengths))
 
     def _append(self, sealed: _Sealed) -> None:
         full = None

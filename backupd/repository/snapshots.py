@@ -109,7 +109,7 @@ def timestamp(time: datetime) -> str:
     return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def seal(snapshot: Snapshot, secrets: Secrets, random: Random) -> tuple[SnapshotRef, bytes]:
+def seal(snapshot: Snapshot, secrets: Secrets, random: Random) -> tuple[SnapshotRef, bytearray]:
     """The snapshot's place and its object's bytes."""
     data = block.seal(block.Kind.SNAPSHOT, _encode(snapshot), secrets, random, level=9)
     started = datetime.fromisoformat(snapshot.started)
