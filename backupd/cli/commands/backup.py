@@ -45,12 +45,15 @@ def command(*accounts: str, context: Here) -> int:
     ):
         given = pool.map(runner.run, names)
         results = {name: result for name, result in zip(names, given, strict=True) if result is not None}
+        stored = runner.bytes_stored
     code = INTERRUPTED if stop.is_set() else exit_code(list(results.values()))
     if context.json:
         runs = [_document(name, result) for name, result in results.items()]
-        output.document({"runs": runs, "exit_code": code})
+        output.document({"runs": runs, "stored": stored, "exit_code": code})
     for name, result in results.items():
-        _tell(context, name, result)
+        _tell(context, name, result, alone=len(names) == 1)
+    if len(names) > 1 and stored:
+        context.say(f"{output.size(stored)} stored in all")
     return code
 
 
@@ -62,6 +65,7 @@ class _Runner:
         self._context, self._state, self._observer, self._stop = context, state, observer, stop
         self._lock = threading.Lock()
         self._opened = ExitStack()
+        self._repositories: list[Repository] = []
         # Opened here, so that a wrong passphrase or a missing repository is said once, and not for every account.
         self._usable: Repository | None = self._open()
 
@@ -74,7 +78,14 @@ class _Runner:
     def _open(self) -> Repository:
         from backupd.operations.opening import open_repository
 
-        return self._opened.enter_context(open_repository(self._context.config))
+        repository = self._opened.enter_context(open_repository(self._context.config))
+        self._repositories.append(repository)
+        return repository
+
+    @property
+    def bytes_stored(self) -> int:
+        """Octets added to the repository's packs by all accounts."""
+        return sum(repository.bytes_stored for repository in self._repositories)
 
     def run(self, name: str) -> BackupReport | BackupdError | None:
         """What came of the account; None when we were stopped before."""
@@ -135,13 +146,13 @@ def _document(name: str, result: BackupReport | BackupdError) -> object:
     return result
 
 
-def _tell(context: Context, name: str, result: BackupReport | BackupdError) -> None:
+def _tell(context: Context, name: str, result: BackupReport | BackupdError, *, alone: bool) -> None:
     if isinstance(result, BackupdError):
         output.remark(
             str(result) if isinstance(result, Interrupted) or result.subject.startswith(name) else f"{name}: {result}"
         )
         return
-    context.say(summary(result))
+    context.say(summary(result, alone=alone))
     for problem in result.problems:
         where = f"{problem.mailbox} UID {problem.uid}" if problem.uid is not None else problem.mailbox
         output.remark(f"{name}: {where}: {problem.what}")
@@ -154,8 +165,8 @@ def _tell(context: Context, name: str, result: BackupReport | BackupdError) -> N
         context.note(f"{name}: {note}")
 
 
-def summary(report: BackupReport) -> str:
-    """One line about a run that ended."""
+def summary(report: BackupReport, *, alone: bool = True) -> str:
+    """One line about a run that ended. alone: what the repository has grown by is this run's doing."""
     held = f"{output.count(report.messages, 'message')} in {output.count(report.mailboxes, 'mailbox', 'mailboxes')}"
     if report.snapshot is None:
         return f"{report.account}: nothing has changed, {held}"
@@ -167,4 +178,5 @@ def summary(report: BackupReport) -> str:
     ]
     said = ", ".join([held, *(text for number, text in changes if number)])
     complete = "" if report.complete else " (not complete)"
-    return f"{report.account}: {said}; snapshot {report.snapshot}{complete}, {output.size(report.stored)} stored"
+    stored = f", {output.size(report.stored)} stored" if alone else ""
+    return f"{report.account}: {said}; snapshot {report.snapshot}{complete}{stored}"
