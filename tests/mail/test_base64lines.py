@@ -41,7 +41,7 @@ def test_whole_lines_are_those_before_the_first_odd_character(
     "odd", [rb"\u0041", rb"\/AAAAAA", rb"\n", b'"', b'"AAA', b' "', b"AA==", b"A===", b"\0", b"\xff"]
 )
 @pytest.mark.parametrize("line", [0, 1, 70, 199])
-def test_what_means_something_to_json_is_no_base64(odd: bytes, line: int) -> None:
+def test_what_a_decoder_may_pass_over_is_no_base64(odd: bytes, line: int) -> None:
     lines = base64_lines(noise("json", 200 * 57))
     buffer = lines[: line * 78] + odd + lines[line * 78 + len(odd) :]
 
