@@ -147,3 +147,16 @@ def highest(samples: Sequence[Sample], contestant: str) -> str:
         return ""
     cells = ["" if peak is None else octets(peak) for peak in peaks]
     return f"| {contestant}: peak memory, the highest of all works | {' | '.join(cells)} |\n"
+
+
+def rates(samples: Sequence[Sample], contestant: str, work: str, messages: dict[str, int]) -> str:
+    """How many messages a second the contestant did of a work, as one line of that table."""
+    cells = []
+    for mailbox in dict.fromkeys(sample.mailbox for sample in samples):
+        walls = [
+            sample.value
+            for sample in samples
+            if (sample.mailbox, sample.work, sample.contestant, sample.measure) == (mailbox, work, contestant, "wall")
+        ]
+        cells.append(f"{messages[mailbox] / median(walls):,.0f}" if walls else "")
+    return f"| {contestant}: messages a second, {work} | {' | '.join(cells)} |\n" if any(cells) else ""

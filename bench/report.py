@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from bench.contestants import BORG, OWN, RAW, RESTIC, ROOT
-from bench.figures import Comparison, Sample, between, compare, highest, octets, rows, table
+from bench.figures import Comparison, Sample, between, compare, highest, octets, rates, rows, table
 from bench.mailboxes import Box
 from bench.rounds import FIRST, ONE_NEW, TO_FILES, TO_SERVER, UNCHANGED
 
@@ -71,7 +71,9 @@ def text(measured: Measured) -> str:
         "",
     ]
     if OWN in measured.contestants:
-        lines += [compare(measured.samples, SUMMARY) + highest(measured.samples, OWN)]
+        messages = {box.name: box.count for box in measured.boxes}
+        rate = rates(measured.samples, OWN, FIRST, messages)
+        lines += [compare(measured.samples, SUMMARY) + rate + highest(measured.samples, OWN)]
     if measured.left_out:
         lines += [f"Left out: {'; '.join(measured.left_out)}.", ""]
     for box in measured.boxes:

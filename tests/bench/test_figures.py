@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.figures import Comparison, Sample, between, compare, highest, octets, ratio, rows, seconds, table
+from bench.figures import Comparison, Sample, between, compare, highest, octets, rates, ratio, rows, seconds, table
 
 
 def _walls(contestant: str, *values: float, work: str = "first", mailbox: str = "bulk") -> list[Sample]:
@@ -61,6 +61,12 @@ def test_a_summary_has_a_column_for_each_mailbox_and_is_empty_where_nothing_was_
     samples = _walls("ours", 2.0) + _walls("theirs", 16.0) + _walls("ours", 3.0, mailbox="large")
     shown = compare(samples, [Comparison("theirs by ours", "first", "wall", "theirs", "ours")])
     assert shown.splitlines() == ["| | bulk | large |", "|---|---:|---:|", "| theirs by ours | 8.0 x |  |"]
+
+
+def test_a_rate_is_of_the_median_round() -> None:
+    line = rates(_walls("ours", 9.0, 1.0, 2.0), "ours", "first", {"bulk": 5000})
+    assert line.endswith("| 2,500 |\n")
+    assert rates(_walls("ours", 1.0), "theirs", "first", {"bulk": 5000}) == ""
 
 
 def test_the_highest_memory_is_that_of_the_worst_round_not_the_median() -> None:
