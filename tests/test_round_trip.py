@@ -98,7 +98,8 @@ def mail_of(kind: str, folder: Path) -> dict[str, list[bytes]]:
 
 def change(account: Account) -> None:
     """A day in the life of an account, all at once."""
-    first, second, third, *_ = sorted(account.mailboxes(), key=lambda name: -account.status(name)["MESSAGES"])
+    messages = {name: account.status(name)["MESSAGES"] for name in account.mailboxes()}
+    first, second, third, *_ = sorted(messages, key=lambda name: -messages[name])
     account.append(first, message("New since then"), (b"\\Seen", b"$NotJunk"), b"29-Feb-2024 23:59:59 -0500")
     account.append("INBOX", message("The only one here"))
     account.store(first, "2:9", (b"\\Answered", b"Keyword-1"))

@@ -127,7 +127,7 @@ def test_a_full_disk_of_the_state(place: Place, filled: Account, disk: Disk) -> 
     assert place.restored("alice@latest") == mail_of(filled)
 
 
-@pytest.mark.parametrize("left_kib", [64, 128, 192])
+@pytest.mark.parametrize("left_kib", [64, 128, 192, 608, 640, 704])
 def test_a_disk_of_the_state_that_becomes_full_during_the_run(
     place: Place, filled: Account, disk: Disk, left_kib: int
 ) -> None:
@@ -135,6 +135,7 @@ def test_a_disk_of_the_state_that_becomes_full_during_the_run(
     place.configure({"alice": imap(filled)})
     place.create()
     filled.append_many("INBOX", [message(f"Short {number}") for number in range(1_500)])
+    disk.enlarge(4096)
     (disk.folder / "ballast").write_bytes(bytes(disk_room(disk.folder) - left_kib * 1024))
 
     place.failed(1, "backup", saying=[str(place.state), "no space for the state", "free some space"])

@@ -42,7 +42,7 @@ CASES = [
     (
         "state_dir",
         '"a\\nb\\e[2J"',
-        "1: a?b?[2J: unknown key; known here are accounts, copies, repository, retention, state_dir",
+        "1: a?b?[2J: unknown key; known here are accounts, concurrency, copies, repository, retention, state_dir",
     ),
     (
         "accounts:",

@@ -77,7 +77,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(storage: LocalStorage) -> None:
 def test_no_permission_is_told(tmp_path: Path, action: str) -> None:
     root = tmp_path / "repository"
     LocalStorage(root).put(NAME, [b"x"])
-    for folder in (root, root / "packs", root / "packs" / "00"):
+    for folder in (root / "packs" / "00", root / "packs", root):
         folder.chmod(0o000)
     calls = {"put": "put('index/a', [b'x'])", "get": f"get({NAME!r})", "list": "list().__next__()"}
     call = calls.get(action, "free_octets()")

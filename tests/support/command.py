@@ -147,7 +147,7 @@ class Place:
     def done(self, *arguments: str | Path) -> Result:
         """Run a command that must succeed, silently."""
         result = self.run(*arguments)
-        assert (result.code, result.err) == (0, "")
+        assert (result.code, result.err) == (0, ""), result
         return result
 
     def snapshots(self) -> list[dict[str, object]]:

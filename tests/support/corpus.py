@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
@@ -139,5 +139,20 @@ def generated(kind: Kind) -> Iterator[CorpusMessage]:
             mailbox = f"generated/{number % 6}"
             yield CorpusMessage(mailbox, f"{mailbox}/{number:06}.eml", raw)
         return
-    for name, raw in {**nasty_mail(), **nasty_octets()}.items():
-        yield CorpusMessage("generated/nasty", f"generated/nasty/{name}.eml", raw)
+    for mailbox, alter in _ALTERED.items():
+        for name, raw in {**nasty_mail(), **nasty_octets()}.items():
+            yield CorpusMessage(f"generated/{mailbox}", f"generated/{mailbox}/{name}.eml", alter(raw))
+
+
+def _forwarded(raw: bytes) -> bytes:
+    head = b'Subject: Fwd\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary="fwd"\r\n\r\n'
+    return head + b"--fwd\r\nContent-Type: message/rfc822\r\n\r\n" + raw + b"\r\n--fwd--\r\n"
+
+
+_ALTERED: dict[str, Callable[[bytes], bytes]] = {
+    "nasty": bytes,
+    "nasty, delivered": lambda raw: b"Received: from a.example by b.example; Mon, 2 Nov 2026 10:00:00 +0100\r\n" + raw,
+    "nasty, forwarded": _forwarded,
+    "nasty, cut": lambda raw: raw[: len(raw) * 2 // 3 + 2],  # of an empty line no less: a lone CR no server takes
+}
+"""By mailbox, what becomes of each nasty message."""
