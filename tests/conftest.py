@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import hypothesis
 import pytest
 
 from tests.support.dovecot import Dovecot
@@ -13,6 +14,10 @@ from tests.support.dovecot_account import Account
 from tests.support.tls import Authority
 
 StartDovecot = Callable[..., Dovecot]
+
+# A busy machine is slow, and that proves nothing.
+hypothesis.settings.register_profile("backupd", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("backupd")
 
 
 def pytest_configure() -> None:

@@ -80,7 +80,12 @@ def make_app(run: Callable[[Context, App, list[str]], int]) -> App:
         ] = None,
         json: Annotated[bool, Parameter(help="One JSON document on standard output.", show_default=False)] = False,
         quiet: Annotated[
-            bool, Parameter(name=["--quiet", "-q"], help="Only problems, on standard error.", show_default=False)
+            bool,
+            Parameter(
+                name=["--quiet", "-q"],
+                help="No progress, remarks and summaries; problems are told.",
+                show_default=False,
+            ),
         ] = False,
         debug: Annotated[bool, Parameter(help="A traceback with every error.", show_default=False)] = False,
     ) -> Any:

@@ -34,6 +34,20 @@ def test_init_prints_the_recovery_kit_once(run: Run, configured: Path) -> None:
     assert "correct horse" not in first.out
 
 
+def test_a_configuration_is_checked_and_secrets_that_others_can_read_are_told(
+    run: Run, configured: Path, tmp_path: Path
+) -> None:
+    result = run("config", "check")
+    assert (result.code, result.out, result.err) == (0, f"{configured}: valid, 2 accounts: alice, broken\n", "")
+    (tmp_path / "passphrase").chmod(0o644)
+    told = f"repository.passphrase: {tmp_path}/passphrase can be read by others; chmod go= it"
+    for arguments in (["config", "check"], ["config", "check", "--quiet"]):
+        result = run(*arguments)
+        assert (result.code, result.err) == (0, f"backupd: {told}\n")
+    document = run("config", "check", "--json").document
+    assert document == {"valid": True, "accounts": ["alice", "broken"], "warnings": [told]}
+
+
 def test_a_backup_without_a_repository_says_so_once(run: Run, configured: Path) -> None:
     result = run("backup")
     assert result.code == 10
@@ -104,7 +118,10 @@ def test_diff_shows_what_changed(run: Run, backed_up: list[bytes], account: Acco
     assert "INBOX: 1 new" in run("diff", first, second).out
     document = run("diff", first, second, "--json").document
     assert [each["subject"] for each in document["mailboxes"][0]["new"]] == ["Fourth"]  # type: ignore[call-overload, index]
+    quiet = run("diff", first, second, "--quiet").out.splitlines()
+    assert (quiet[0], len(quiet)) == ("INBOX: 1 new", 2)
     assert "no difference" in run("diff", second, second).out
+    assert run("diff", second, second, "--quiet").out == ""
 
 
 def test_a_backup_of_an_unchanged_account_stores_nothing(run: Run, backed_up: list[bytes]) -> None:

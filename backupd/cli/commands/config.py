@@ -12,10 +12,13 @@ def check_command(*, context: Here) -> int:
 
     names = list(context.config.accounts)
     check_secrets(context.config)
+    warnings = context.config.warnings()
     if context.json:
-        output.document({"valid": True, "accounts": names})
+        output.document({"valid": True, "accounts": names, "warnings": warnings})
     said = output.count(len(names), "account")
     context.say(f"{context.config_file}: valid, {said}{': ' + ', '.join(names) if names else ''}")
+    for warning in warnings:
+        output.remark(warning)
     return 0
 
 

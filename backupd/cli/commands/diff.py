@@ -52,11 +52,14 @@ def command(
                 }
             )
             return 0
-        output.line(f"{old_ref.id}  {output.local_time(old.started)}  {output.count(old.messages, 'message')}")
-        output.line(f"{new_ref.id}  {output.local_time(new.started)}  {output.count(new.messages, 'message')}")
+        for ref, snapshot in ((old_ref, old), (new_ref, new)):
+            messages = output.count(snapshot.messages, "message")
+            context.say(f"{ref.id}  {output.local_time(snapshot.started)}  {messages}")
         if not found.mailboxes and not found.moved:
-            output.line("no difference")
-        for mailbox in found.mailboxes:
+            context.say("no difference")
+        for place, mailbox in enumerate(found.mailboxes):
+            if place or not context.quiet:
+                output.line()
             _tell(mailbox, found.moved, lines, None if all_ else _FEW)
     return 0
 
@@ -72,7 +75,6 @@ def _tell(mailbox: MailboxDifference, moved: Sequence[Moved], lines: Lines, most
         (len(mailbox.flags), "with other flags"),
     ]
     said = [*_said(mailbox), *(f"{number:,} {what}" for number, what in counts if number), *mailbox.properties]
-    output.line()
     output.line(f"{mailbox.name}: {', '.join(said)}")
     _list("+", mailbox.new, lines, most)
     _list("-", mailbox.gone, lines, most)
