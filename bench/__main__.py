@@ -88,5 +88,15 @@ def main() -> int:
     return 0
 
 
+def other_subject(words: list[str]) -> int | None:
+    """Run what has a page section and arguments of its own; None when the first word names none of these."""
+    if words[:1] == ["latency"]:
+        from bench import latency
+
+        return latency.main(words[1:])
+    return None
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    other = other_subject(sys.argv[1:])
+    sys.exit(main() if other is None else other)

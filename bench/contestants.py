@@ -111,7 +111,7 @@ class Backupd:
         settings = {}
         for name, account in accounts.items():
             password = {"file": str(secret(self._folder / f"{name}.password", account.password))}
-            server = {"host": account.host, "port": account.port, "tls": "none"}
+            server = {"host": account.host, "port": account.port, "tls": "none", "allow_plaintext": True}
             settings[name] = {"imap": {**server, "username": account.username, "password": password}}
         repository = {
             "url": str(self._folder / "repository"),

@@ -6,18 +6,20 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 from typing import Literal, NamedTuple
 
-Measure = Literal["wall", "cpu", "peak", "stored", "beside"]
+Measure = Literal["wall", "cpu", "peak", "stored", "beside", "wire", "turns"]
 MEASURES: dict[Measure, str] = {
     "wall": "wall",
     "cpu": "CPU",
     "peak": "peak memory",
     "stored": "bytes stored",
     "beside": "Maildir beside it",
+    "wire": "on the wire",
+    "turns": "round trips",
 }
 
 
 class Sample(NamedTuple):
-    """One measured value. value: seconds for wall and cpu, else bytes."""
+    """One measured value. value: seconds for wall and cpu, a number for turns, else bytes."""
 
     mailbox: str
     work: str
@@ -77,6 +79,8 @@ FORMATS: dict[Measure, Callable[[float], str]] = {
     "peak": octets,
     "stored": octets,
     "beside": octets,
+    "wire": octets,
+    "turns": "{:,.0f}".format,
 }
 
 

@@ -43,7 +43,7 @@ class Kind:
     format: str = "sdbox"
 
 
-def _bulk(scratch: Path, limit: int) -> Mail:
+def bulk(scratch: Path, limit: int) -> Mail:
     """Evenly from the whole corpus, so that a part of it is like all of it."""
     chosen = corpus.spread("bulk", limit) if limit else corpus.messages("bulk")
     for one in chosen:
@@ -76,7 +76,7 @@ def _many(scratch: Path, limit: int) -> Mail:
 
 
 KINDS = (
-    Kind("bulk", "mailing lists, newsletters and spam", _bulk, 0, 300),
+    Kind("bulk", "mailing lists, newsletters and spam", bulk, 0, 300),
     Kind("office", "a small office: every fourth with attachments, forwarded and replied to", _office, 3_000, 200),
     Kind("large", "one large message between two small ones", _large, 200_000_000, 20_000_000, whole=False),
     Kind("many", "small messages in one mailbox", _many, 100_000, 2_000, whole=False, format="mdbox"),
