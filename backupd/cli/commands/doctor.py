@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from backupd.cli import output
 from backupd.cli.context import Here
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
 
 _MARKS = {"ok": "ok      ", "warning": "WARNING ", "problem": "PROBLEM "}
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "red"}
@@ -17,7 +22,6 @@ def command(*, context: Here) -> int:
 
     The exit code is 1 when something must be mended; warnings do not count.
     """
-    from rich.table import Table
     from rich.text import Text
 
     from backupd.cli.patient import patient
@@ -29,16 +33,10 @@ def command(*, context: Here) -> int:
         findings.append(finding)
         if context.json or (context.quiet and finding.level == "ok"):
             continue
-        grid = Table.grid()
-        grid.add_column(min_width=len(_MARKS["ok"]))
-        grid.add_column()
-        grid.add_row(
-            Text(_MARKS[finding.level], style=_STYLES[finding.level]),
-            Text(output.clean(f"{finding.subject}: {finding.what}")),
-        )
+        mark = Text(_MARKS[finding.level], style=_STYLES[finding.level])
+        console.print(_indented(mark, Text(output.clean(f"{finding.subject}: {finding.what}"))))
         if finding.remedy:
-            grid.add_row("", Text(output.clean(f"-> {finding.remedy}"), style="bold"))
-        console.print(grid)
+            console.print(_indented(Text(), Text(output.clean(f"-> {finding.remedy}"), style="bold")))
     counts = Counter(finding.level for finding in findings)
     code = 1 if counts["problem"] else 0
     if context.json:
@@ -49,3 +47,14 @@ def command(*, context: Here) -> int:
         f"{counts['ok']:,} checks passed"
     )
     return code
+
+
+def _indented(mark: Text, text: Text) -> Table:
+    """A mark and a text beside it, which keeps its indent where it is wrapped."""
+    from rich.table import Table
+
+    grid = Table.grid()
+    grid.add_column(min_width=len(_MARKS["ok"]))
+    grid.add_column()
+    grid.add_row(mark, text)
+    return grid
