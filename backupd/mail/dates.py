@@ -6,6 +6,7 @@ zone), so a date is read here without ever raising, and made acceptable only on 
 
 from __future__ import annotations
 
+import functools
 import re
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -31,25 +32,22 @@ def parse(internaldate: bytes) -> datetime | None:
     A day of one digit may be padded with a space or a zero, or not at all.
     """
     local = _LOCAL.match(internaldate)
-    if local is None:
-        return None
-    moment, zone = _moment(local), _zone(internaldate[local.end() :])
-    if moment is None or zone is None or not FIRST_YEAR <= moment.year <= LAST_YEAR:
-        return None
-    return moment.replace(tzinfo=zone)
+    zone = None if local is None else _zone(internaldate[local.end() :])
+    moment = None if local is None or zone is None else _moment(local, zone)
+    return moment if moment is not None and FIRST_YEAR <= moment.year <= LAST_YEAR else None
 
 
-def _moment(local: re.Match[bytes]) -> datetime | None:
-    """What the clock showed, with UTC for a zone that is not known yet."""
+def _moment(local: re.Match[bytes], zone: timezone) -> datetime | None:
     day, month, year, hour, minute, second = local.groups()
     try:
         return datetime(
-            int(year), _MONTH_NUMBERS[month.lower()], int(day), int(hour), int(minute), int(second), tzinfo=UTC
+            int(year), _MONTH_NUMBERS[month.lower()], int(day), int(hour), int(minute), int(second), tzinfo=zone
         )
     except (KeyError, ValueError):
         return None
 
 
+@functools.lru_cache(maxsize=256)
 def _zone(text: bytes) -> timezone | None:
     zone = _ZONE.match(text)
     if zone is None or int(zone[2]) > 23 or int(zone[3]) > 59:
@@ -74,13 +72,18 @@ def for_append(internaldate: bytes) -> tuple[bytes, bool]:
     moment = parse(internaldate)
     if moment is not None:
         return (internaldate if _DATE_TIME.fullmatch(internaldate) else _spelled(moment)), False
-    return _spelled(_nearest(internaldate)), True
+    return _spelled(_guess(internaldate)), True
 
 
-def _nearest(internaldate: bytes) -> datetime:
+def nearest(internaldate: bytes) -> datetime:
+    """The moment that `for_append` would choose."""
+    return parse(internaldate) or _guess(internaldate)
+
+
+def _guess(internaldate: bytes) -> datetime:
     """The best guess at a date that `parse` refuses."""
     local = _LOCAL.match(internaldate)
-    moment = None if local is None else _moment(local)
+    moment = None if local is None else _moment(local, UTC)
     if moment is not None and FIRST_YEAR <= moment.year <= LAST_YEAR:
         return moment
     year = _YEAR.search(internaldate)
@@ -99,5 +102,4 @@ def mbox_date(internaldate: bytes) -> bytes:
 
     The nearest moment that `for_append` would choose where there is no usable date.
     """
-    moment = parse(internaldate) or _nearest(internaldate)
-    return moment.astimezone(UTC).ctime().encode("ascii")
+    return nearest(internaldate).astimezone(UTC).ctime().encode("ascii")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
@@ -10,8 +11,8 @@ from backupd.mail.headers import header_of
 from backupd.targets.base import Outcome, Outgoing
 
 _HEADER_OCTETS = 16 * 1024
-BATCH_MESSAGES = 256
-BATCH_OCTETS = 8 << 20
+_BATCH_OCTETS = 32 << 20
+_BATCH_SECONDS = 5.0
 
 UNREADABLE = (Damaged, ObjectMissing)
 """What reading a body may raise that concerns this message alone."""
@@ -39,17 +40,24 @@ def outcome(message: Outgoing, remark: str = "") -> Outcome:
     return Outcome(message, "altered" if remark else "written", remark)
 
 
-def batches(messages: Iterable[Outgoing]) -> Iterator[Iterator[Outgoing]]:
-    """Runs of messages that are made durable together, as lazy iterators; each must be used up before the next."""
+def batches(
+    messages: Iterable[Outgoing], most: int, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Iterator[Outgoing]]:
+    """Runs of messages that are made durable together, as lazy iterators; each must be used up before the next.
+
+    A run ends after `most` messages, after 32 MiB, or after five seconds: what a kill undoes stays little, and slow
+    messages are told of soon.
+    """
     iterator = iter(messages)
     for first in iterator:
-        yield _run(first, iterator)
+        yield _run(first, iterator, most, clock)
 
 
-def _run(first: Outgoing, iterator: Iterator[Outgoing]) -> Iterator[Outgoing]:
+def _run(first: Outgoing, iterator: Iterator[Outgoing], most: int, clock: Callable[[], float]) -> Iterator[Outgoing]:
+    until = clock() + _BATCH_SECONDS
     yield first
     count, octets = 1, first.size
-    while count < BATCH_MESSAGES and octets < BATCH_OCTETS:
+    while count < most and octets < _BATCH_OCTETS and clock() < until:
         message = next(iterator, None)
         if message is None:
             return

@@ -62,24 +62,22 @@ class _EmlDelivery(Delivery):
     """Messages are given their names where they are."""
 
     def __init__(self, folder: Folder) -> None:
-        super().__init__()
-        self.temporary = folder
+        self.temporary = self.final = folder
         self._count = 0
+        self._promised: set[str] = set()
 
-    def name(self, message: Outgoing) -> tuple[str, str]:
+    def names(self, message: Outgoing) -> tuple[str, str, str]:
         self._count += 1
-        return f".{self._count}-{message.uid}{PARTIAL}", ""
+        number = 1
+        while (final := file_name(message, number)) in self._promised or self.final.has(final):
+            number += 1
+        self._promised.add(final)
+        return f".{self._count}-{message.uid}{PARTIAL}", final, ""
+
+    def describe(self, batch: list[Staged]) -> list[int]:
+        notes = b"".join([ledger.message_line(each.message, file=each.final) for each in batch])
+        return [self.final.append(ledger.MESSAGES, notes)]
 
     def publish(self, batch: list[Staged]) -> None:
-        folder = self.temporary
-        final: list[str] = []
-        for each in batch:
-            number = 1
-            while (name := file_name(each.message, number)) in final or folder.has(name):
-                number += 1
-            final.append(name)
-        notes = (ledger.message_line(each.message, file=name) for each, name in zip(batch, final, strict=True))
-        folder.append(ledger.MESSAGES, b"".join(notes))
-        for each, name in zip(batch, final, strict=True):
-            folder.publish(each.name, folder, name)
-        folder.sync()
+        super().publish(batch)
+        self._promised.difference_update(each.final for each in batch)

@@ -156,10 +156,9 @@ class _MaildirDelivery(Delivery):
     """Messages go to tmp, and from there to cur."""
 
     def __init__(self, folder: Folder) -> None:
-        super().__init__()
         with contextlib.ExitStack() as opened:
             self.temporary = opened.enter_context(_part(folder, "tmp"))
-            self._cur = opened.enter_context(_part(folder, "cur"))
+            self.final = opened.enter_context(_part(folder, "cur"))
             self._keywords = Keywords(folder)
             self._opened = opened.pop_all()
         self._folder = folder
@@ -167,7 +166,7 @@ class _MaildirDelivery(Delivery):
         self._last = self._count = 0
         self._run = os.urandom(4).hex()
 
-    def name(self, message: Outgoing) -> tuple[str, str]:
+    def names(self, message: Outgoing) -> tuple[str, str, str]:
         # Dovecot numbers the messages it finds by the seconds in front: so they stand in the order of the archive.
         self._last = max(self._last + 1, arrival(message))
         self._count += 1
@@ -180,20 +179,15 @@ class _MaildirDelivery(Delivery):
         if changed:
             shown = message.internaldate.decode("ascii", "backslashreplace")
             remarks.append(f"the date {shown!r} became {usable.decode('ascii')!r}")
-        return f"{unique},S={message.size}:2,{letters}", "; ".join(remarks)
+        name = f"{unique},S={message.size}:2,{letters}"
+        return name, name, "; ".join(remarks)
 
-    def publish(self, batch: list[Staged]) -> None:
+    def describe(self, batch: list[Staged]) -> list[int]:
         self._keywords.save()
-        self._folder.append(
-            ledger.MESSAGES,
-            b"".join(ledger.message_line(each.message, file=each.name.partition(":")[0]) for each in batch),
-        )
-        for each in batch:
-            self.temporary.publish(each.name, self._cur, each.name)
-        self._cur.sync()
+        notes = (ledger.message_line(each.message, file=each.final.partition(":")[0]) for each in batch)
+        return [self._folder.append(ledger.MESSAGES, b"".join(notes))]
 
     def close(self) -> None:
-        super().close()
         self._opened.close()
 
 

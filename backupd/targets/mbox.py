@@ -25,11 +25,14 @@ from backupd.model import Mailbox
 from backupd.targets import ledger, mbox_format
 from backupd.targets.base import Fingerprint, Outcome, Outgoing, Present
 from backupd.targets.content import UNREADABLE, batches, chunks_of, outcome, refused
+from backupd.targets.durable import Durability
 from backupd.targets.folders import PARTIAL, Folder, naming_errors, write_all
 from backupd.targets.paths import Parts, Places, component_beside
 from backupd.targets.tree import Tree
 
 SUFFIX = ".mbox"
+_BATCH = 4096
+"""Messages that are made durable at once."""
 
 
 class _Adding(msgspec.Struct, frozen=True):
@@ -56,6 +59,7 @@ class MboxTarget:
         self._tree = Tree(root)
         self._fingerprint = fingerprint
         self._places = Places(into, component_beside(_reserved), self._siblings)
+        self._durability = Durability(root)
 
     @property
     def description(self) -> str:
@@ -89,19 +93,24 @@ class MboxTarget:
             if mailbox.selectable:
                 with _opened(folder, name) as descriptor:
                     _mend(folder, name, descriptor)
-            folder.replace(f"{name}.{ledger.MAILBOX}", ledger.mailbox_json(mailbox))
+            self._durability.replace(folder, f"{name}.{ledger.MAILBOX}", ledger.mailbox_json(mailbox))
 
     def write(self, mailbox: Mailbox, messages: Iterable[Outgoing]) -> Iterator[Outcome]:
         """Append messages, some hundred at a time. Raises StorageError when the place can take no more."""
         *parents, name = self._places.parts(mailbox)
         with self._tree.make(tuple(parents)) as folder:
             with _opened(folder, name) as descriptor:
-                for batch in batches(messages):
+                for batch in batches(messages, _BATCH):
                     yield from _append(folder, name, descriptor, batch)
+            self._durability.named(folder)
 
     def close(self) -> None:
-        """Let others write to the folder."""
-        self._tree.end()
+        """Make the names of all files durable, and let others write to the folder. Raises StorageError."""
+        try:
+            self._durability.finish()
+        finally:
+            self._durability.close()
+            self._tree.end()
 
     def _siblings(self, parent: Parts) -> set[str]:
         names = self._tree.names(parent)
@@ -180,7 +189,12 @@ def _append(folder: Folder, name: str, descriptor: int, batch: Iterator[Outgoing
         planned.append(message)
         end += octets
     folder.replace(name + SUFFIX + PARTIAL, msgspec.json.encode(_Adding(start, end)))
-    folder.append(f"{name}.{ledger.MESSAGES}", b"".join(notes))
+    note = folder.append(f"{name}.{ledger.MESSAGES}", b"".join(notes))
+    try:
+        with naming_errors(f"{folder.path}/{name}.{ledger.MESSAGES}"):
+            os.fsync(note)
+    finally:
+        os.close(note)
     try:
         with naming_errors(path):
             os.lseek(descriptor, start, os.SEEK_SET)

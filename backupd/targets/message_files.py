@@ -1,65 +1,70 @@
 """What targets with one file a message share: batches made durable together, and a lock against a second restore.
 
-A message is written under a temporary name, made durable with the rest of its batch, described in messages.jsonl, and
-only then given its name. So at any moment a file that has its final name is whole, and its flags and date are known; a
-killed run leaves nothing but temporary files, which the next one removes.
+A message is written under a temporary name, described in messages.jsonl, made durable with the rest of its batch, and
+only then given its name. So at any moment, even after a power failure, a file that has its final name is whole, and its
+flags and date are known; a killed run leaves nothing but temporary files, which the next one removes. The names are
+durable when the target is closed.
+
+While one batch is made durable, the next one is written.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 from abc import ABC, abstractmethod
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+from msgspec import structs
 
 from backupd.mail import dates
 from backupd.model import Mailbox
 from backupd.targets import ledger
 from backupd.targets.base import Fingerprint, Outcome, Outgoing, Present
 from backupd.targets.content import UNREADABLE, batches, chunks_of, outcome, read_header, refused
+from backupd.targets.durable import Durability
 from backupd.targets.folders import Folder, naming_errors, write_all
 from backupd.targets.paths import Component, Parts, Places
 from backupd.targets.tree import Tree
 
-_SYNCING = 4
-"""Threads that make files durable."""
-
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """A message under a temporary name. remark: what of it the files cannot hold; empty for nothing."""
+    """A message under a temporary name. final: the name it is to get. remark: what of it the files cannot hold; empty
+    for nothing."""
 
     message: Outgoing
-    descriptor: int
     name: str
+    final: str
     remark: str
 
 
 class Delivery(ABC):
-    """How messages get into one folder, for the time of one `write`. temporary: where they are until they are whole."""
+    """How messages get into one folder, for the time of one `write`. temporary: where they are until they are whole;
+    final: where they are then. Both on one file system."""
 
     temporary: Folder
-
-    def __init__(self) -> None:
-        self.syncing = ThreadPoolExecutor(_SYNCING)
+    final: Folder
 
     @abstractmethod
-    def name(self, message: Outgoing) -> tuple[str, str]:
-        """The temporary name of a message, and what of it the layout cannot hold."""
+    def names(self, message: Outgoing) -> tuple[str, str, str]:
+        """The temporary name of a message, its final name, and what of it the layout cannot hold."""
 
     @abstractmethod
+    def describe(self, batch: list[Staged]) -> list[int]:
+        """Write down what the messages' files do not hold: descriptors of what was written."""
+
     def publish(self, batch: list[Staged]) -> None:
-        """Describe the messages, and give them their final names, durably."""
+        """Give the messages their final names."""
+        for each in batch:
+            self.temporary.publish(each.name, self.final, each.final)
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 most open nothing
         """Let go of what was opened."""
-        self.syncing.shutdown()
 
 
 class MessageFiles(ABC):
@@ -78,6 +83,7 @@ class MessageFiles(ABC):
         self._tree = Tree(root)
         self._fingerprint = fingerprint
         self._places = Places(into, self._component(), self._tree.names, fold=self.fold)
+        self._durability = Durability(root)
 
     @property
     def description(self) -> str:
@@ -104,7 +110,7 @@ class MessageFiles(ABC):
         with self._tree.make(self._parts(mailbox)) as folder:
             if mailbox.selectable:
                 self._lay_out(folder)
-            folder.replace(ledger.MAILBOX, ledger.mailbox_json(mailbox))
+            self._durability.replace(folder, ledger.MAILBOX, ledger.mailbox_json(mailbox))
         self._announce(self._tree.begin(), mailbox)
 
     def write(self, mailbox: Mailbox, messages: Iterable[Outgoing]) -> Iterator[Outcome]:
@@ -112,12 +118,30 @@ class MessageFiles(ABC):
         with self._tree.make(self._parts(mailbox)) as folder:
             self._lay_out(folder)
             with contextlib.closing(self._delivery(folder)) as delivery:
-                for batch in batches(messages):
-                    yield from _deliver(delivery, batch)
+                yield from self._deliver(delivery, messages)
 
     def close(self) -> None:
-        """Let others write to the folder."""
-        self._tree.end()
+        """Make the names of all files durable, and let others write to the folder. Raises StorageError."""
+        try:
+            self._durability.finish()
+        finally:
+            self._durability.close()
+            self._tree.end()
+
+    def _deliver(self, delivery: Delivery, messages: Iterable[Outgoing]) -> Iterator[Outcome]:
+        under_way: deque[_Batch] = deque()
+        try:
+            for some in batches(messages, self._durability.most(delivery.final)):
+                under_way.append(_Batch(delivery, self._durability))
+                under_way[-1].write(some)
+                if len(under_way) > 1:
+                    yield from under_way[0].publish()
+                    under_way.popleft().close()
+            for batch in under_way:
+                yield from batch.publish()
+        finally:
+            for batch in under_way:
+                batch.close()
 
     # -- what the layouts decide ---------------------------------------------------------------------------------------
 
@@ -144,60 +168,61 @@ class MessageFiles(ABC):
         """Tell the whole target of a mailbox."""
 
 
-def _deliver(delivery: Delivery, batch: Iterator[Outgoing]) -> Iterator[Outcome]:
-    staged: list[Staged] = []
-    outcomes: list[Outcome] = []
-    try:
-        for message in batch:
+class _Batch:
+    """Messages on their way together: written, then durable, then named."""
+
+    def __init__(self, delivery: Delivery, durability: Durability) -> None:
+        self._delivery, self._durability = delivery, durability
+        self._files = durability.begin(delivery.final)
+        self._staged: list[Staged] = []
+        self._refused: list[Outcome] = []
+
+    def write(self, messages: Iterable[Outgoing]) -> None:
+        """Write all under temporary names, and begin to make them durable."""
+        for message in messages:
             try:
-                staged.append(_stage(delivery, message))
+                self._stage(message)
             except UNREADABLE as error:
-                outcomes.append(refused(message, error))
-        with naming_errors(delivery.temporary.path):
-            # Together, the file system's journal commits once for many of them: a third faster than one by one.
-            descriptors = [each.descriptor for each in staged]
-            shares = [descriptors[start::_SYNCING] for start in range(_SYNCING)]
-            for _ in delivery.syncing.map(_sync, shares):
-                pass
-    finally:
-        for each in staged:
-            os.close(each.descriptor)
-    delivery.publish(staged)
-    yield from outcomes
-    for each in staged:
-        yield outcome(each.message, each.remark)
+                self._refused.append(refused(message, error))
+        for descriptor in self._delivery.describe(self._staged):
+            self._files.take(descriptor)
+        self._files.start()
 
+    def publish(self) -> Iterator[Outcome]:
+        """Wait until they are durable, give them their names, and tell of each."""
+        with naming_errors(self._delivery.temporary.path):
+            self._files.wait()
+        self._delivery.publish(self._staged)
+        self._durability.named(self._delivery.final)
+        yield from self._refused
+        for each in self._staged:
+            yield outcome(each.message, each.remark)
 
-def _sync(descriptors: Iterable[int]) -> None:
-    for descriptor in descriptors:
-        os.fsync(descriptor)
+    def close(self) -> None:
+        self._files.close()
 
-
-def _stage(delivery: Delivery, message: Outgoing) -> Staged:
-    name, remark = delivery.name(message)
-    temporary = delivery.temporary
-    descriptor = temporary.create(name)
-    path = f"{temporary.path}/{name}"
-    try:
-        for chunk in chunks_of(message):
-            with naming_errors(path):
-                write_all(descriptor, chunk)
-        with naming_errors(path):
-            seconds = arrival(message)
-            os.utime(descriptor, (seconds, seconds))
-    except BaseException:
-        os.close(descriptor)
-        temporary.remove(name)
-        raise
-    return Staged(message, descriptor, name, remark)
+    def _stage(self, message: Outgoing) -> None:
+        name, final, remark = self._delivery.names(message)
+        temporary = self._delivery.temporary
+        descriptor = temporary.create(name)
+        errors = naming_errors(f"{temporary.path}/{name}")
+        try:
+            for chunk in chunks_of(message):
+                with errors:
+                    write_all(descriptor, chunk)
+            with errors:
+                seconds = arrival(message)
+                os.utime(descriptor, (seconds, seconds))
+        except BaseException:
+            os.close(descriptor)
+            temporary.remove(name)
+            raise
+        with errors:
+            self._files.take(descriptor)
+        # Its bytes are not needed any more, and a batch of them can be many.
+        self._staged.append(Staged(structs.replace(message, body=b""), name, final, remark))
 
 
 def arrival(message: Outgoing) -> int:
     """Seconds since 1970 of INTERNALDATE; the nearest moment a file and a server can bear where it is absurd."""
-    return _seconds(message.internaldate)
-
-
-@functools.lru_cache(maxsize=1024)
-def _seconds(internaldate: bytes) -> int:
-    usable, _ = dates.for_append(internaldate)
-    return int(dates.timestamp(usable) or 0)
+    return int(dates.nearest(message.internaldate).timestamp())
