@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
@@ -11,6 +12,7 @@ import msgspec
 
 from backupd.errors import BackupdError, Interrupted, ServerRefused
 from backupd.model import Problem
+from backupd.operations.batch import Batch, gather
 from backupd.operations.chunk import Chunk, ChunkResult
 from backupd.operations.events import Observer, Plan
 from backupd.operations.history import History
@@ -19,17 +21,21 @@ from backupd.operations.mend import mend
 from backupd.operations.messages import MessageStore
 from backupd.operations.recognition import GoneMessages, Recogniser
 from backupd.operations.selection import Selection
-from backupd.operations.session_pool import Once, SessionPool
+from backupd.operations.session_pool import Once, SessionPool, Work
 from backupd.operations.state import State
 from backupd.operations.stopping import Stop
 from backupd.repository.repository import Repository
 from backupd.repository.runs import MessageRow
 from backupd.repository.segments import ROWS, read
 from backupd.repository.snapshots import Loss, MailboxRecord, timestamp
-from backupd.sources.base import Discovered, Identity, Scan, Session, Source
+from backupd.sources.base import Discovered, Identity, Known, Scan, Session, Source
 
 CHECKPOINT_SECONDS = 120.0
 _FEWEST_IN_CHUNK = 256
+_SCANS_IN_BATCH = 64
+"""Fewer scans than this are quicker behind each other in one session than another session is opened."""
+_MOST_IN_BATCH = 128
+"""Chunks of mailboxes with little news in each; a checkpoint comes after them at the earliest."""
 
 
 class BackupReport(msgspec.Struct, frozen=True):
@@ -99,6 +105,7 @@ class BackupRun:
             found = self._sessions.run(Once(self._discover))
             self._scan(pool, found)
             self._bring_in(pool)
+            pool.submit(self._sessions.close)  # which takes a round trip
             report = self._conclude(stored_before)
             self._state.mended(self._account, token)
             return report
@@ -138,7 +145,7 @@ class BackupRun:
         selected = [each for each in found if each.mailbox in self._selection]
         before = self._history.before()
         self._order = [each.mailbox.raw_name for each in selected]
-        scans: dict[Future[Scan], Discovered] = {}
+        scans: list[_Scanning] = []
         for each in selected:
             raw_name = each.mailbox.raw_name
             record = before.get(raw_name)
@@ -147,20 +154,32 @@ class BackupRun:
             elif record and unchanged(record, each):
                 self._records[raw_name] = msgspec.structs.replace(record, mailbox=lasting(each.mailbox))
             else:
-                scans[pool.submit(self._scan_one, each, record)] = each
+                scans.append(_Scanning(self._repository, each, record))
         self._departed_mailboxes(before, found)
-        for future in _as_they_end(scans, self._stop):
-            each = scans[future]
-            try:
-                self._scanned(each, before.get(each.mailbox.raw_name), future.result())
-            except ServerRefused as error:
-                self._unreadable(each, before.get(each.mailbox.raw_name), error)
+        most = max(_SCANS_IN_BATCH, -(-len(scans) // self._sessions.connections))
+        batches: dict[Future[None], tuple[list[_Scanning], Batch[Scan]]] = {}
+        for some in gather(scans, lambda _: 0, limit=0, most=most):
+            batch = Batch(some, _expect_scans(some), self._stop)
+            batches[pool.submit(self._sessions.run, batch)] = some, batch
+        self._open_more(pool, scans)
+        for future in _as_they_end(batches, self._stop):
+            future.result()
+            some, batch = batches[future]
+            for scanning, scan in zip(some, batch.outcomes, strict=False):
+                if isinstance(scan, ServerRefused):
+                    self._unreadable(scanning.found, scanning.before, scan)
+                else:
+                    self._scanned(scanning.found, scanning.before, scan)
         if self._stop.is_set():
             raise Interrupted("stopped", subject=self._account, remedy="nothing had been read yet")
 
-    def _scan_one(self, found: Discovered, record: MailboxRecord | None) -> Scan:
-        known = known_of(self._repository, record, found)
-        return self._sessions.run(Once(lambda session: session.scan(found.mailbox, known)))
+    def _open_more(self, pool: ThreadPoolExecutor, scans: Sequence[_Scanning]) -> None:
+        """Open the sessions that much new mail will need while the mailboxes are scanned in another."""
+        new = sum(
+            max(0, (each.found.status.messages or 0) - (each.before.messages if each.before else 0)) for each in scans
+        )
+        for _ in range(min(self._sessions.connections, -(-new // _FEWEST_IN_CHUNK)) - 1):
+            pool.submit(self._sessions.open_another)
 
     def _scanned(self, found: Discovered, record: MailboxRecord | None, scan: Scan) -> None:
         work = MailboxWork(self._repository, found, record, scan)
@@ -204,7 +223,7 @@ class BackupRun:
         self._observer(Plan(self._account, ahead))
         # Some chunks for each session, so that none waits long for the others at the end.
         size = min(ROWS, max(_FEWEST_IN_CHUNK, ahead // (self._sessions.connections * 4) + 1))
-        chunks: dict[Future[ChunkResult], MailboxWork] = {}
+        chunks: list[tuple[Chunk, MailboxWork]] = []
         for work in self._works.values():
             for uids, append in work.chunks(size):
                 chunk = Chunk(
@@ -220,10 +239,15 @@ class BackupRun:
                     stop=self._stop,
                 )
                 work.waiting += 1
-                chunks[pool.submit(self._sessions.run, chunk)] = work
+                chunks.append((chunk, work))
+        batches: dict[Future[None], tuple[list[MailboxWork], Batch[ChunkResult]]] = {}
+        for some in gather(chunks, lambda each: each[0].messages, limit=size, most=_MOST_IN_BATCH):
+            together = [chunk for chunk, _ in some]
+            batch = Batch(together, _expect_fetches(together), self._stop)
+            batches[pool.submit(self._sessions.run, batch)] = [work for _, work in some], batch
         for raw_name in [raw_name for raw_name, work in self._works.items() if not work.waiting]:
             self._finish(raw_name)
-        self._collect(chunks)
+        self._collect(batches)
 
     def _arrived(self, rows: list[MessageRow]) -> None:
         """Called from the threads of chunks."""
@@ -232,19 +256,23 @@ class BackupRun:
         if any(row.server_id for row in rows):
             self._state.learn(self._account, rows)
 
-    def _collect(self, chunks: dict[Future[ChunkResult], MailboxWork]) -> None:
+    def _collect(self, batches: dict[Future[None], tuple[list[MailboxWork], Batch[ChunkResult]]]) -> None:
         last = time.monotonic()
         failure: BackupdError | None = None
-        for future in _as_they_end(chunks, self._stop):
+        for future in _as_they_end(batches, self._stop):
             try:
-                self._take(chunks[future], future.result())
-            except ServerRefused as error:
-                chunks[future].refused(error)
-                self._taken(chunks[future])
+                future.result()
             except BackupdError as error:
                 # The others stop where they are, and what they have is kept.
                 self._stop.set()
                 failure = failure or error
+            works, batch = batches[future]
+            for work, result in zip(works, batch.outcomes, strict=False):
+                if isinstance(result, ServerRefused):
+                    work.refused(result)
+                    self._taken(work)
+                else:
+                    self._take(work, result)
             if time.monotonic() - last > self._checkpoint_seconds and not self._stop.is_set():
                 self._write_checkpoint()
                 last = time.monotonic()
@@ -327,6 +355,31 @@ class BackupRun:
         arrived = self._ids_arrived or set()
         departed = {raw_name: set(self._gone.messages(raw_name)) - arrived for raw_name in self._gone.origins()}
         return self._history.losses(departed, mailboxes)
+
+
+class _Scanning(Work[Scan]):
+    """The scan of one mailbox."""
+
+    progress = 0
+
+    def __init__(self, repository: Repository, found: Discovered, before: MailboxRecord | None) -> None:
+        self._repository, self.found, self.before = repository, found, before
+
+    @functools.cached_property
+    def known(self) -> Known | None:
+        """What to compare the mailbox with; read when it is needed, on the thread that needs it."""
+        return known_of(self._repository, self.before, self.found)
+
+    def __call__(self, session: Session) -> Scan:
+        return session.scan(self.found.mailbox, self.known)
+
+
+def _expect_scans(some: Sequence[_Scanning]) -> Callable[[Session], None]:
+    return lambda session: session.expect_scans([(each.found.mailbox, each.known) for each in some])
+
+
+def _expect_fetches(some: Sequence[Chunk]) -> Callable[[Session], None]:
+    return lambda session: session.expect_fetches([each.expected for each in some if each.expected])
 
 
 Key = TypeVar("Key")

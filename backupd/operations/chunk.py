@@ -86,6 +86,16 @@ class Chunk(Work[ChunkResult]):
         self._unreported = [0, 0]
 
     @property
+    def messages(self) -> int:
+        """How many are still to come."""
+        return len(self._left)
+
+    @property
+    def expected(self) -> tuple[Mailbox, UidSet] | None:
+        """What will be fetched; None as long as that is not known."""
+        return (self._mailbox, self._next()) if self._looked else None
+
+    @property
     def progress(self) -> int:
         return len(self._taken) + len(self._known) + len(self._problems)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 from backupd.errors import Interrupted, LoginRefused, ProtocolError, ServerError, Transient
@@ -79,6 +80,23 @@ class SessionPool:
             if self._idle:
                 return self._idle.pop()
             self._open += 1
+        return self._another() or self._take()
+
+    def open_another(self) -> None:
+        """Open a session that will be needed soon, if there may be more. An error is left to whoever then opens it."""
+        with self._changed:
+            if self._open >= self._limit:
+                return
+            self._open += 1
+        try:
+            session = self._another()
+        except ServerError:
+            return
+        if session:
+            self._give_back(session)
+
+    def _another(self) -> Session | None:
+        """A new session, which is counted already; None when the server wants no more than there are."""
         try:
             session = self._source.open()
         except BaseException as error:
@@ -90,7 +108,7 @@ class SessionPool:
                     self._limit = self._open
                 self._changed.notify()
             if enough:
-                return self._take()
+                return None
             raise
         self._ever = True
         return session
@@ -106,12 +124,14 @@ class SessionPool:
             self._changed.notify()
 
     def close(self) -> None:
-        """Close the idle sessions."""
+        """Close the idle sessions, all at once: each says goodbye and waits for the answer."""
         with self._changed:
             sessions, self._idle = self._idle, []
             self._open -= len(sessions)
-        for session in sessions:
-            session.close()
+        if sessions:
+            with ThreadPoolExecutor(len(sessions), thread_name_prefix="goodbye") as threads:
+                for session in sessions:
+                    threads.submit(session.close)
 
 
 class Once(Work[Result]):

@@ -6,7 +6,7 @@ A source is a factory of sessions; a session is one connection, used by one thre
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -106,6 +106,17 @@ class Session(Protocol):
         """Messages with their bytes, in any order. UIDs that are gone meanwhile are left out; one that the server
         refuses comes as Unreadable, and the others go on. Never changes a flag.
         """
+        ...
+
+    def expect_scans(self, wanted: Sequence[tuple[Mailbox, Known | None]]) -> None:
+        """A hint: `scan` comes next for these, in this order. Over a network, a session asks ahead then.
+
+        Errors are those of `scan`, and may come here. What comes in another order, or not at all, is still right.
+        """
+        ...
+
+    def expect_fetches(self, wanted: Sequence[tuple[Mailbox, UidSet]]) -> None:
+        """A hint: `fetch` comes next for these, in this order; as `expect_scans`."""
         ...
 
     def close(self) -> None:

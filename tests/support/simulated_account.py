@@ -5,7 +5,7 @@ It offers what tests of operations need of a server; that a real one behaves so 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from backupd.errors import ConnectionLost, ServerRefused
@@ -199,6 +199,12 @@ class SimulatedSession:
             account.fetched.append((name, uid))
             facts = MessageFacts(uid, message.date, len(message.raw), message.server_id)
             yield Fetched(facts, self._state(uid, message), message.raw)
+
+    def expect_scans(self, wanted: Sequence[tuple[Mailbox, Known | None]]) -> None:
+        """Nothing is slow here."""
+
+    def expect_fetches(self, wanted: Sequence[tuple[Mailbox, UidSet]]) -> None:
+        """Nothing is slow here."""
 
     def close(self) -> None:
         """Nothing to end."""

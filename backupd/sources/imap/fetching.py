@@ -8,7 +8,7 @@ iCloud, Exchange: OK without the message; Exchange: another text in place of the
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -62,12 +62,23 @@ def fetch(link: Link, mailbox: Mailbox, uids: UidSet) -> Iterator[Fetched | Unre
         doubted.add(uid)
         return wrong
 
-    wish = Wish(link.facts + b" BODY.PEEK[]", lambda found: found.has_body and found.flags is not None, judge)
+    wish = Wish(_items(link), lambda found: found.has_body and found.flags is not None, judge)
     for found in _all(link, mailbox, uids, wish):
         if isinstance(found, Unreadable):
             yield found
         else:
             yield Fetched(facts_of(found), state_of(found), found.body or b"", _wrong_size(found))
+
+
+def expect(link: Link, wanted: Iterable[tuple[Mailbox, UidSet]]) -> None:
+    """`fetch` will be called for these, in this order: ask ahead."""
+    items = _items(link)
+    steps = (link.step(mailbox, uids.chunks(GROUPS[0]), items) for mailbox, uids in wanted if uids)
+    link.ahead.expect(step for step in steps if step)
+
+
+def _items(link: Link) -> bytes:
+    return link.facts + b" BODY.PEEK[]"
 
 
 def describe(link: Link, mailbox: Mailbox, uids: UidSet) -> Iterator[Described]:
@@ -132,28 +143,29 @@ def _all(link: Link, mailbox: Mailbox, uids: UidSet, wish: Wish) -> Iterator[Fet
     """
     if not uids:
         return
-    link.examine(mailbox)
     left: dict[int, str] = {}
-    yield from _once(link, uids, wish, GROUPS[0], left)
+    yield from _once(link, mailbox, uids, wish, GROUPS[0], left)
     group = 0
     while left:
-        there = _still_there(link, UidSet.from_uids(left))
+        there = _still_there(link, mailbox, UidSet.from_uids(left))
         if group == len(GROUPS) - 1:
             yield from (Unreadable(uid, left[uid]) for uid in there)
             return
         group = len(GROUPS) - 1 if len(there) <= FEW else group + 1
         left = {}
-        yield from _once(link, there, wish, GROUPS[group], left)
+        yield from _once(link, mailbox, there, wish, GROUPS[group], left)
 
 
-def _once(link: Link, uids: UidSet, wish: Wish, group: int, left: dict[int, str]) -> Iterator[Fetch]:
+def _once(
+    link: Link, mailbox: Mailbox, uids: UidSet, wish: Wish, group: int, left: dict[int, str]
+) -> Iterator[Fetch]:
     """One try at all of these, group by group. Those that did not come, or came wrong, are in `left`, with why."""
     again = uids
     while again:
         asked, again = again, UidSet.EMPTY
         awaited = set(asked)
         waiting = _Halves(wish)
-        for answer in link.answers(asked.chunks(group), wish.items):
+        for answer in link.read(mailbox, asked.chunks(group), wish.items):
             if isinstance(answer, Fetch):
                 # Without UID, or of a message not asked for or given already: news, which the next scan tells again.
                 uid = answer.uid
@@ -226,10 +238,11 @@ def _stop_if_fatal(link: Link, status: Status) -> None:
         )
 
 
-def _still_there(link: Link, uids: UidSet) -> UidSet:
+def _still_there(link: Link, mailbox: Mailbox, uids: UidSet) -> UidSet:
     """Those of the UIDs that the server still holds. NOOP first, so that it lets go of what others have expunged."""
     if not uids:
         return uids
-    link.ask(b"NOOP")
+    if not link.examine(mailbox):
+        link.ask(b"NOOP")
     found = [one.uid for one in link.answers(uids.chunks(GROUPS[0]), b"UID") if isinstance(one, Fetch) and one.uid]
     return uid_set(found) & uids

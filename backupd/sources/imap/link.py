@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from backupd.errors import ProtocolError, ServerRefused
 from backupd.mail.uidset import UidSet
 from backupd.model import Mailbox, MailboxStatus
+from backupd.sources.imap.ahead import Ahead, Step
 from backupd.sources.imap.throttle import Throttle
 from backupd.wire.imap_commands import Part, string
 from backupd.wire.imap_connection import Answer, Fetch, ImapConnection
@@ -43,6 +44,7 @@ class Link:
         self.examined: bytes | None = None
         """Raw name of the mailbox that is open now."""
         self._opening: tuple[Mailbox, bytes] | None = None
+        self.ahead = Ahead(connection)
         self.size_doubts = 0
         """Messages whose RFC822.SIZE did not fit, less those that came right the second time."""
         has = connection.has
@@ -76,19 +78,29 @@ class Link:
 
     def ask(self, *parts: Part) -> Answer:
         """Send a command and wait for its end, with the pauses the server wants. Raises ServerRefused."""
+        self.settle()
         while True:
             answer = self.connection.wait(self.connection.send(*parts))
             if not self.throttle.heed(answer.status) or answer.status.kind == b"OK":
                 self.connection.check(answer.status, parts)
                 return answer
 
-    def examine(self, mailbox: Mailbox) -> None:
-        """Open a mailbox for reading, unless it is open. Its answer is read by `answers`, whose first
+    def settle(self) -> None:
+        """Let go of what was asked for ahead, so that other commands may be sent."""
+        if self.ahead:
+            self.examined = None
+            self.ahead.settle()
+
+    def examine(self, mailbox: Mailbox) -> bool:
+        """Open a mailbox for reading, and tell whether it was not open. Its answer is read by `answers`, whose first
         commands go out behind it: one round trip for both.
         """
-        if self.examined != mailbox.raw_name:
-            self.examined = None
-            self._opening = mailbox, self.connection.send(b"EXAMINE", string(mailbox.raw_name))
+        self.settle()
+        if self.examined == mailbox.raw_name:
+            return False
+        self.examined = None
+        self._opening = mailbox, self.connection.send(b"EXAMINE", string(mailbox.raw_name))
+        return True
 
     def _opened(self, behind: Iterable[bytes]) -> bool:
         """Read the answer to EXAMINE, if one was sent. False when the server wanted a pause: all has to be sent again.
@@ -123,6 +135,7 @@ class Link:
     def close(self) -> None:
         """Cut the connection: what is under way cannot be called back."""
         self.examined = self._opening = None
+        self.ahead.clear()
         self.connection.close()
 
     def answers(
@@ -132,17 +145,45 @@ class Link:
 
         When the caller stops reading early, the connection is cut.
         """
+        return self._answers(_lines(sets), lambda wire: self.connection.send(_fetch(command, wire, items, more)))
 
-        def send(wire: bytes) -> bytes:
-            return self.connection.send(b"%s %s (%s)%s" % (command, wire, items, more))
+    def step(self, mailbox: Mailbox, sets: Iterable[UidSet], items: bytes) -> Step | None:
+        """What to expect before a mailbox is opened and `answers` called; None if it is too much to be sent ahead."""
+        lines = list(itertools.islice(_lines(sets), PIPELINED + 1))
+        if len(lines) > PIPELINED:
+            return None
+        examine: list[Part] = [b"EXAMINE", string(mailbox.raw_name)]
+        fetches: list[list[Part]] = [[_fetch(b"UID FETCH", wire, items, b"")] for _, wire in lines]
+        return Step((mailbox.raw_name, *fetches), [examine, *fetches], sum(len(uids) for uids, _ in lines))
 
-        under_way: deque[tuple[UidSet, bytes, bytes]] = deque()
-        todo = _lines(sets)
+    def read(self, mailbox: Mailbox, sets: Iterable[UidSet], items: bytes) -> Iterator[Fetch | Untagged | Ended]:
+        """As `answers`, of a mailbox that is opened first, or was opened ahead."""
+        sets = list(sets)
+        step = self.step(mailbox, sets, items)
+        tags = self.ahead.take(step.key) if step else None
+        if tags is None:
+            self.examine(mailbox)
+            return self.answers(sets, items)
+        self.examined = None
+        self._opening = mailbox, tags[0]
+        sent = deque((uids, wire, tag) for (uids, wire), tag in zip(_lines(sets), tags[1:], strict=True))
+        return self._answers(iter(()), lambda wire: self.connection.send(_fetch(b"UID FETCH", wire, items, b"")), sent)
+
+    def _answers(
+        self,
+        todo: Iterator[tuple[UidSet, bytes]],
+        send: Callable[[bytes], bytes],
+        under_way: deque[tuple[UidSet, bytes, bytes]] | None = None,
+    ) -> Iterator[Fetch | Untagged | Ended]:
+        """todo: UIDs with how they are written; under_way: those that were sent, with their tags."""
+        under_way = under_way or deque()
         opening = False
         try:
             while True:
                 for uids, wire in itertools.islice(todo, PIPELINED - len(under_way)):
                     under_way.append((uids, wire, send(wire)))
+                if len(under_way) < PIPELINED:
+                    self.ahead.go_on()
                 opening = True
                 while not self._opened([tag for _, _, tag in under_way]):
                     under_way = deque((uids, wire, send(wire)) for uids, wire, _ in under_way)
@@ -159,6 +200,10 @@ class Link:
         finally:
             if under_way and not opening:  # refused, all that was sent behind it has been read
                 self.close()
+
+
+def _fetch(command: bytes, uids: bytes, items: bytes, more: bytes) -> bytes:
+    return b"%s %s (%s)%s" % (command, uids, items, more)
 
 
 def _lines(sets: Iterable[UidSet]) -> Iterator[tuple[UidSet, bytes]]:

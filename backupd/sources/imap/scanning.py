@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from backupd.errors import ProtocolError, ServerRefused
 from backupd.mail.uidset import UidSet
 from backupd.model import Mailbox, MailboxStatus, MessageState
 from backupd.sources.base import Known, Scan
+from backupd.sources.imap.ahead import Step
 from backupd.sources.imap.fetching import state_of
 from backupd.sources.imap.link import Ended, Link, object_id, position, status_of, uid_set
+from backupd.sources.imap.throttle import suggested_pause
 from backupd.wire.imap_commands import Part, string
 from backupd.wire.imap_connection import Answer, Fetch
 from backupd.wire.imap_parser import Tagged, Untagged, number_or_none, pairs
@@ -26,6 +29,8 @@ LIST_WINDOW = 10_000
 """Messages of one FETCH of UIDs alone."""
 KNOWN_UIDS_OCTETS = 800
 """Known UIDs are told to QRESYNC when they fit in a command; without them the server just says more."""
+
+_EVERY_UID: list[Part] = [b"UID SEARCH RETURN (ALL) ALL"]
 
 _log = logging.getLogger(__name__)
 
@@ -56,10 +61,22 @@ class _Opened:
                 self.exists -= len(uid_set(one.values[0]))
 
 
+class _Seen(NamedTuple):
+    """A mailbox opened: what changed in it (None if that was not told), and the UIDs it has (None if refused)."""
+
+    opened: _Opened
+    changed: list[MessageState] | None
+    uids: UidSet | None
+
+
 def scan(link: Link, mailbox: Mailbox, known: Known | None) -> Scan:
     """See `backupd.sources.base.Session.scan`. Raises ServerRefused when the mailbox cannot be opened."""
-    since = _quick(link, known)
-    opened, quick, uids = _open(link, mailbox, known if since else None)
+    since = known if _quick(link, known) else None
+    seen = _begun(link, mailbox, since)
+    if seen is None or (link.ahead and not _is_enough(seen, known)):
+        link.settle()
+        seen = _open(link, mailbox, since)
+    opened, quick, uids = seen
     status = _completed(link, mailbox, opened)
     link.generations[mailbox.raw_name] = status.uidvalidity
     if uids is not None and len(uids) in (opened.status.messages, opened.exists):
@@ -80,22 +97,67 @@ def _quick(link: Link, known: Known | None) -> bool:
     return bool(link.qresync and known and known.status.uidvalidity and known.status.highestmodseq)
 
 
-def _open(
-    link: Link, mailbox: Mailbox, known: Known | None
-) -> tuple[_Opened, list[MessageState] | None, UidSet | None]:
-    """EXAMINE, with SEARCH behind it: the mailbox, what changed (None if it was not told), and the UIDs it has."""
+def expect(link: Link, wanted: Iterable[tuple[Mailbox, Known | None]]) -> None:
+    """`scan` will be called for these, in this order: ask ahead."""
+    if link.connection.has(b"ESEARCH"):
+        link.ahead.expect(_step(link, mailbox, known if _quick(link, known) else None) for mailbox, known in wanted)
+
+
+def _step(link: Link, mailbox: Mailbox, known: Known | None) -> Step:
+    commands = [_examine(link, mailbox, known), _EVERY_UID]
+    return Step((mailbox.raw_name, *commands[0]), commands)
+
+
+def _begun(link: Link, mailbox: Mailbox, known: Known | None) -> _Seen | None:
+    """What EXAMINE and SEARCH brought that were sent ahead; None if they were not, or have to be sent again.
+
+    Raises ServerRefused.
+    """
+    tags = link.ahead.take(_step(link, mailbox, known).key)
+    if tags is None:
+        return None
+    link.ahead.go_on()
+    link.examined = None
+    answer, changed = _examined(link, tags[0])
+    found = link.connection.wait(tags[1])
+    if answer.status.kind == b"NO" and suggested_pause(answer.status) is None:
+        link.connection.check(answer.status, [b"EXAMINE"])
+    if answer.status.kind != b"OK":
+        return None
+    link.examined = mailbox.raw_name
+    return _seen(answer, changed if known else None, found)
+
+
+def _is_enough(seen: _Seen, known: Known | None) -> bool:
+    """Whether nothing more has to be asked, which would have to wait until all that was asked ahead is answered."""
+    opened, changed, uids = seen
+    status = opened.status
+    if status.uidvalidity is None or status.uidnext is None or uids is None or len(uids) != opened.exists:
+        return False
+    if known is None or known.status.uidvalidity != status.uidvalidity:
+        return True
+    return changed is not None and (status.highestmodseq or 0) >= (known.status.highestmodseq or 0)
+
+
+def _examine(link: Link, mailbox: Mailbox, known: Known | None, *, plain: bool = False) -> list[Part]:
+    """plain: without what the server may not understand though it announced it."""
+    parts: list[Part] = [b"EXAMINE", string(mailbox.raw_name)]
+    if known and not plain:
+        parts.append(_resync(known))
+    elif link.condstore and not link.connection.enabled and not plain:
+        parts.append(b"(CONDSTORE)")
+    return parts
+
+
+def _open(link: Link, mailbox: Mailbox, known: Known | None) -> _Seen:
+    """EXAMINE, with SEARCH behind it."""
     connection = link.connection
-    name = string(mailbox.raw_name)
     plain = False
     while True:
-        parts: list[Part] = [b"EXAMINE", name]
-        if known and not plain:
-            parts.append(_resync(known))
-        elif link.condstore and not connection.enabled and not plain:
-            parts.append(b"(CONDSTORE)")
+        parts = _examine(link, mailbox, known, plain=plain)
         link.examined = None
         examine = connection.send(*parts)
-        eager = connection.send(b"UID SEARCH RETURN (ALL) ALL") if connection.has(b"ESEARCH") else None
+        eager = connection.send(*_EVERY_UID) if connection.has(b"ESEARCH") else None
         answer, changed = _examined(link, examine)
         found = connection.wait(eager) if eager else None
         if answer.status.kind == b"OK":
@@ -108,12 +170,17 @@ def _open(
     if plain:
         link.qresync, link.condstore = False, link.condstore and known is not None
     link.examined = mailbox.raw_name
-    opened = _Opened(answer)
     told = changed if known and not plain else None
     if found is None:
-        return opened, told, _search(link, opened)
+        opened = _Opened(answer)
+        return _Seen(opened, told, _search(link, opened))
+    return _seen(answer, told, found)
+
+
+def _seen(answer: Answer, changed: list[MessageState] | None, found: Answer) -> _Seen:
+    opened = _Opened(answer)
     opened.follow(found.untagged)
-    return opened, told, _searched(found)
+    return _Seen(opened, changed, _searched(found))
 
 
 def _resync(known: Known) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from backupd.mail.uidset import UidSet
 from backupd.model import Mailbox
@@ -50,6 +50,14 @@ class ImapSession:
     def fetch(self, mailbox: Mailbox, uids: UidSet) -> Iterator[Fetched | Unreadable]:
         """Messages with their bytes."""
         return fetching.fetch(self._link, mailbox, uids)
+
+    def expect_scans(self, wanted: Sequence[tuple[Mailbox, Known | None]]) -> None:
+        """`scan` comes next for these, in this order."""
+        scanning.expect(self._link, wanted)
+
+    def expect_fetches(self, wanted: Sequence[tuple[Mailbox, UidSet]]) -> None:
+        """`fetch` comes next for these, in this order."""
+        fetching.expect(self._link, wanted)
 
     def close(self) -> None:
         """Log out and close; never raises."""

@@ -1,0 +1,64 @@
+"""Several small pieces of work in one session, one after the other: it is told before what will come, and asks ahead.
+
+A mailbox costs a round trip or two by itself. A thousand of them, each with a message or two, would take minutes over a
+long line if every one was waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Generic, TypeVar
+
+from backupd.errors import ServerRefused
+from backupd.operations.session_pool import Work
+from backupd.operations.stopping import Stop
+from backupd.sources.base import Session
+
+Result = TypeVar("Result")
+Item = TypeVar("Item")
+
+
+class Batch(Work[None], Generic[Result]):
+    """Works that are done in this order. Called again after a lost connection, it goes on with the one at which it was.
+
+    outcomes: what came of each, in their order, as far as they were done; there also after an error that ended the
+    rest. That the server refused one is an outcome, and the next goes on.
+    """
+
+    def __init__(self, works: Sequence[Work[Result]], expect: Callable[[Session], object], stop: Stop) -> None:
+        """expect: tells a session what the works will ask of it. stop: when set, no other is begun."""
+        self._works, self._expect, self._stop = works, expect, stop
+        self._again = False
+        self.outcomes: list[Result | ServerRefused] = []
+
+    @property
+    def progress(self) -> int:
+        return len(self.outcomes) + sum(work.progress for work in self._works)
+
+    def __call__(self, session: Session) -> None:
+        # After a lost connection, one by one: a message that ends connections must not be taken for another's fault.
+        if not self._again:
+            self._expect(session)
+        self._again = True
+        for work in self._works[len(self.outcomes) :]:
+            if self._stop.is_set():
+                return
+            try:
+                self.outcomes.append(work(session))
+            except ServerRefused as error:
+                self.outcomes.append(error)
+
+
+def gather(items: Iterable[Item], weigh: Callable[[Item], int], *, limit: int, most: int) -> Iterator[list[Item]]:
+    """Groups of neighbours, each of at most `most` items that weigh no more than `limit`, or of one that does."""
+    group: list[Item] = []
+    weight = 0
+    for item in items:
+        own = weigh(item)
+        if group and (weight + own > limit or len(group) >= most):
+            yield group
+            group, weight = [], 0
+        group.append(item)
+        weight += own
+    if group:
+        yield group
