@@ -60,12 +60,12 @@ class Link:
     Args:
         rtt: seconds there and back.
         mbit: megabits a second in each direction.
-        number: 0 to 16,383; links that exist at the same time need different ones.
     """
 
-    def __init__(self, *, rtt: float, mbit: float, number: int = 0) -> None:
+    def __init__(self, *, rtt: float, mbit: float) -> None:
         self.rtt, self.mbit = rtt, mbit
-        third, fourth = divmod(number * 4, 256)
+        # Other runs of the harness have other addresses; one run has one link at a time.
+        third, fourth = divmod(os.getpid() * 4 % 65536, 256)
         self.far = f"198.18.{third}.{fourth + 1}"  # RFC 2544: addresses for benchmarks
         self._near = f"198.18.{third}.{fourth + 2}"
 
