@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import NamedTuple
 
 from backupd.errors import Damaged, ObjectMissing
 from backupd.repository import block, names, payload
@@ -14,7 +15,17 @@ from backupd.repository.payload import BlobKind
 from backupd.storage.base import Storage
 
 CACHE_BYTES = 32 * 1024 * 1024
+_Place = tuple[bytes, int]
+"""A block: its pack's name, and its offset there."""
+
 _REMEDY = "the next backup stores anew what the server still has of it"
+
+
+class _Block(NamedTuple):
+    """A block that is kept. plain: what the bytes of its plain blobs say their ids are."""
+
+    blobs: list[tuple[BlobKind, memoryview]]
+    plain: list[bytes]
 
 
 class BlobReader:
@@ -34,7 +45,10 @@ class BlobReader:
         self._look_again = look_again
         self._storage, self._secrets, self._index = storage, secrets, index
         self._cache_bytes = cache_bytes
-        self._blocks: OrderedDict[tuple[bytes, int], list[tuple[BlobKind, memoryview]]] = OrderedDict()
+        self._blocks: OrderedDict[_Place, _Block] = OrderedDict()
+        # The plain blobs in these blocks by their ids. Whoever reads a message reads its neighbours next, and need not
+        # ask the index for them.
+        self._plain: dict[bytes, tuple[_Place, memoryview]] = {}
         self._cached = 0
         self._lock = threading.Lock()
 
@@ -44,6 +58,11 @@ class BlobReader:
 
         Raises Damaged when it is missing or altered, WrongKey when the role may not read it.
         """
+        with self._lock:
+            if found := self._plain.get(blob_id):
+                place, data = found
+                self._blocks.move_to_end(place)
+                return BlobKind.PLAIN, data
         location = self._index.find(blob_id)
         if location is None and self._look_again():
             location = self._index.find(blob_id)
@@ -72,7 +91,7 @@ class BlobReader:
         with self._lock:
             if cached := self._blocks.get(key):
                 self._blocks.move_to_end(key)
-                return cached
+                return cached.blobs
         try:
             data = self._storage.get(names.pack(location.pack.hex()), location.offset, location.length)
             blobs = payload.parse(block.unseal(data, self._secrets, subject), subject)
@@ -80,14 +99,23 @@ class BlobReader:
             raise Damaged("a pack is missing", subject=subject, remedy=_REMEDY) from error
         except Damaged as error:
             raise self._damaged(location, error) from error
+        self._keep(key, blobs)
+        return blobs
+
+    def _keep(self, place: _Place, blobs: list[tuple[BlobKind, memoryview]]) -> None:
+        identify = self._secrets.content_id
+        plain = {identify(data): (place, data) for kind, data in blobs if kind is BlobKind.PLAIN}
         with self._lock:
-            if key not in self._blocks:
-                self._blocks[key] = blobs
+            if place not in self._blocks:
+                self._blocks[place] = _Block(blobs, list(plain))
+                self._plain |= plain
                 self._cached += sum(len(blob) for _, blob in blobs)
             while self._cached > self._cache_bytes and len(self._blocks) > 1:
-                _, old = self._blocks.popitem(last=False)
-                self._cached -= sum(len(blob) for _, blob in old)
-        return blobs
+                gone, old = self._blocks.popitem(last=False)
+                self._cached -= sum(len(blob) for _, blob in old.blobs)
+                for blob_id in old.plain:
+                    if blob_id in self._plain and self._plain[blob_id][0] == gone:  # it may be in another block, too
+                        del self._plain[blob_id]
 
     def _damaged(self, location: Location, error: Damaged) -> Damaged:
         """Remember the block, so that the next backup stores anew what it held, and say so."""
