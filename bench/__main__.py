@@ -94,6 +94,10 @@ def other_subject(words: list[str]) -> int | None:
         from bench import latency
 
         return latency.main(words[1:])
+    if words[:1] == ["growth"]:
+        from bench import growth
+
+        return growth.main(words[1:])
     return None
 
 

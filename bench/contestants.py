@@ -91,8 +91,12 @@ class Backupd:
     def snapshot(self) -> Sequence[Command]:
         return [Command(self._command("backup", "source"), self._folder)]
 
+    def ask(self, *words: str) -> Sequence[Command]:
+        """Any other command."""
+        return [Command(self._command(*words), self._folder)]
+
     def restore_files(self, target: Path) -> Sequence[Command]:
-        return [Command(self._command("restore", "source@latest", f"eml:{target}"), self._folder)]
+        return self.ask("restore", "source@latest", f"eml:{target}")
 
     def restore_server(self, account: Account, spool: Path) -> Sequence[Command]:
         self._configure({"source": self._account, "target": account})
