@@ -15,7 +15,7 @@ from typing import IO, NamedTuple
 
 from blake3 import blake3
 
-from backupd.errors import Damaged, ObjectMissing, StorageFull
+from backupd.errors import Damaged, ObjectMissing, StorageError, StorageFull, Transient
 from backupd.mail import base64lines, headers, split
 from backupd.mail.base64lines import Encoder, Wrapping
 from backupd.mail.split import Literal, PartStart, Piece
@@ -113,12 +113,29 @@ class MessageStore:
 
     def load(self, message: bytes) -> bytes | Body:
         """The message of this id, proved to be it. Raises Damaged when it, or a part of it, is missing or altered."""
+        found = self._read(message)
+        return found if isinstance(found, bytes) else self._load(message, found)
+
+    def open(self, message: bytes, size: int) -> bytes | Body:
+        """As `load`, but a message too large for memory is kept nowhere: it is joined, and proved, each time it is
+        read, and its chunks end with Damaged if it is not what was stored. size: its octets."""
+        found = self._read(message)
+        if isinstance(found, bytes):
+            return found
+        if size <= IN_MEMORY:
+            return self._load(message, found)
+        return _Joined(message, size, lambda: self._join(found), self._secrets.content_hasher)
+
+    def _read(self, message: bytes) -> bytes | list[recipe.Piece]:
+        """A message, or how to join it."""
         kind, data = self._repository.read(message)
         if kind is BlobKind.PLAIN:
             return bytes(data)
         if kind is not BlobKind.RECIPE:
             raise Damaged(f"a blob is a {kind.name}, not a message", subject=_named(message))
-        pieces = recipe.decode(data, _named(message))
+        return recipe.decode(data, _named(message))
+
+    def _load(self, message: bytes, pieces: list[recipe.Piece]) -> bytes | Body:
         identity = self._secrets.content_hasher()
         joined: bytes | Body = _gathered(_hashed(self._join(pieces), identity))
         if identity.digest() != message:
@@ -198,6 +215,37 @@ class _RecipeMaker:
         blob_id = self._identify(data)
         self.pieces.append(recipe.Part([blob_id]))
         return [(blob_id, data)]
+
+
+class _Joined:
+    """A large message that is joined each time it is read; a Body."""
+
+    def __init__(
+        self,
+        message: bytes,
+        size: int,
+        join: Callable[[], Iterator[bytes | memoryview]],
+        hasher: Callable[[], blake3],
+    ) -> None:
+        self._message, self._size, self._join, self._hasher = message, size, join, hasher
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    def chunks(self) -> Iterator[bytes]:
+        """Raises Damaged, at the latest at the end, when it is not the message that was stored."""
+        identity = self._hasher()
+        try:
+            for octets in _hashed(self._join(), identity):
+                for start in range(0, len(octets), _CHUNK):
+                    yield bytes(octets[start : start + _CHUNK])
+        except StorageError as error:
+            if isinstance(error, Transient):
+                raise
+            raise Damaged(f"a part of it cannot be read: {error}", subject=_named(self._message)) from error
+        if identity.digest() != self._message:
+            raise Damaged("a message does not join to its id", subject=_named(self._message))
 
 
 class _File:

@@ -307,7 +307,7 @@ class _Restore:
             if self._stop.is_set():
                 return
             try:
-                body = self._store.load(row.message)
+                body = self._store.open(row.message, row.size)
             except (Damaged, StorageError) as error:
                 if isinstance(error, Transient):
                     raise

@@ -16,9 +16,11 @@ import fcntl
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from msgspec import structs
 
 from backupd.errors import Busy, Damaged
 from backupd.model import Mailbox
@@ -176,18 +178,18 @@ def _append(folder: Folder, name: str, descriptor: int, batch: Iterator[Outgoing
         start = os.fstat(descriptor).st_size
         between = _separator(descriptor, start)
     outcomes: list[Outcome] = []
-    planned: list[Outgoing] = []
+    planned: list[_Planned] = []
     notes: list[bytes] = []
     end = start + len(between)
     for message in batch:
         try:
-            octets = sum(map(len, _octets(message)))
+            plan = _plan(message)
         except UNREADABLE as error:
             outcomes.append(refused(message, error))
             continue
         notes.append(ledger.message_line(message, offset=end))
-        planned.append(message)
-        end += octets
+        planned.append(plan)
+        end += plan.octets
     folder.replace(name + SUFFIX + PARTIAL, msgspec.json.encode(_Adding(start, end)))
     note = folder.append(f"{name}.{ledger.MESSAGES}", b"".join(notes))
     try:
@@ -200,8 +202,8 @@ def _append(folder: Folder, name: str, descriptor: int, batch: Iterator[Outgoing
             os.lseek(descriptor, start, os.SEEK_SET)
             write_all(descriptor, between)
         buffered = bytearray()
-        for message in planned:
-            for piece in _octets(message):
+        for plan in planned:
+            for piece in plan.pieces:
                 buffered += piece
                 if len(buffered) >= 1 << 20:
                     with naming_errors(path):
@@ -216,8 +218,8 @@ def _append(folder: Folder, name: str, descriptor: int, batch: Iterator[Outgoing
         raise
     folder.remove(name + SUFFIX + PARTIAL)
     yield from outcomes
-    for message in planned:
-        yield outcome(message)
+    for plan in planned:
+        yield outcome(plan.message)
 
 
 def _separator(descriptor: int, size: int) -> bytes:
@@ -228,16 +230,41 @@ def _separator(descriptor: int, size: int) -> bytes:
     return b"" if last == b"\n\n" else b"\n" if last.endswith(b"\n") else b"\n\n"
 
 
-def _octets(message: Outgoing) -> Iterator[bytes]:
-    """A message as it stands in the file. Raises Damaged."""
-    final_newline = _ends_with_newline(message)
-    yield mbox_format.from_line(message.internaldate, final_newline=final_newline)
-    yield from mbox_format.quoted(chunks_of(message))
-    yield mbox_format.closing(final_newline=final_newline)
+def _plan(message: Outgoing) -> _Planned:
+    """Raises Damaged."""
+    octets, last = 0, b""
+    held: list[bytes] = []
+    small = isinstance(message.body, bytes)
+    for piece in mbox_format.quoted(chunks_of(message)):
+        octets += len(piece)
+        last = piece or last
+        if small:
+            held.append(piece)
+    line, closing = mbox_format.around(message.internaldate, final_newline=last.endswith(b"\n"))
+    octets += len(line) + len(closing)
+    if small:
+        return _Planned(structs.replace(message, body=b""), octets, [line, *held, closing])
+    return _Planned(message, octets, _Read(message, line, closing))
 
 
-def _ends_with_newline(message: Outgoing) -> bool:
-    last = b""
-    for chunk in chunks_of(message):
-        last = chunk or last
-    return last.endswith(b"\n")
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """A message, and how it stands in the file."""
+
+    message: Outgoing
+    octets: int
+    pieces: Iterable[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """The pieces of a message that is too large to be held: it is read again. Raises Damaged."""
+
+    message: Outgoing
+    line: bytes
+    closing: bytes
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self.line
+        yield from mbox_format.quoted(chunks_of(self.message))
+        yield self.closing

@@ -26,15 +26,10 @@ _MAYBE_FROM = re.compile(rb">*(F|Fr|Fro|From)?\Z")
 _READ_OCTETS = 1 << 16
 
 
-def from_line(internaldate: bytes, *, final_newline: bool) -> bytes:
-    """The line before a message."""
+def around(internaldate: bytes, *, final_newline: bool) -> tuple[bytes, bytes]:
+    """The line before a message, and what comes after it."""
     sender = SENDER if final_newline else SENDER_NO_NEWLINE
-    return b"From %s %s\n" % (sender, mbox_date(internaldate))
-
-
-def closing(*, final_newline: bool) -> bytes:
-    """What comes after a message."""
-    return b"\n" if final_newline else b"\n\n"
+    return b"From %s %s\n" % (sender, mbox_date(internaldate)), b"\n" if final_newline else b"\n\n"
 
 
 def quoted(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -47,8 +42,12 @@ def quoted(chunks: Iterable[bytes]) -> Iterator[bytes]:
         maybe = _MAYBE_FROM.match(data, last + 1) if open_start else None
         held = (maybe[1] or b"") if maybe else b""
         body = data[: len(data) - len(held)]
-        # What stands in for a line's beginning keeps "^" from matching in its middle.
-        yield _FROM_LINE.sub(rb"\1>From ", body) if at_start else _FROM_LINE.sub(rb"\1>From ", b"x" + body)[1:]
+        if b"From " not in body:
+            yield body
+        elif at_start:
+            yield _FROM_LINE.sub(rb"\1>From ", body)
+        else:  # what stands in for a line's beginning keeps "^" from matching in its middle
+            yield _FROM_LINE.sub(rb"\1>From ", b"x" + body)[1:]
         at_start = maybe is not None
     if held:
         yield held

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from backupd.errors import Damaged
+from backupd.errors import Damaged, StorageDenied, StorageUnavailable
 from backupd.mail.base64lines import Encoder
 from backupd.operations import messages as module
 from backupd.operations.messages import MessageStore
@@ -141,3 +141,63 @@ def test_a_recipe_that_joins_to_something_else_is_damage(repository: Repository)
     repository.flush()
     with pytest.raises(Damaged, match="does not join to its id"):
         MessageStore(repository).load(identity)
+
+
+class TestALargeMessageThatIsReadWithoutBeingKept:
+    @pytest.fixture(autouse=True)
+    def _large_is_little(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "IN_MEMORY", 100_000)
+
+    def test_it_is_the_same_each_time(self, repository: Repository) -> None:
+        raw = large_message(300_000)
+        store = MessageStore(repository)
+        stored = store.store(Chunks(raw))
+        repository.flush()
+
+        body = store.open(stored.id, len(raw))
+
+        assert not isinstance(body, bytes)
+        assert body.size == len(raw)
+        assert b"".join(body.chunks()) == raw == b"".join(body.chunks())
+
+    def test_another_message_ends_as_damage(self, repository: Repository) -> None:
+        identity = repository.secrets.content_id(b"what it says it is")
+        repository.put(identity, BlobKind.RECIPE, b"\x91\x92\x00\xc4\x01x")  # [[0, b"x"]]
+        repository.flush()
+        body = MessageStore(repository).open(identity, 200_000)
+        assert not isinstance(body, bytes)
+        chunks = body.chunks()
+        assert next(chunks) == b"x"
+        with pytest.raises(Damaged, match="does not join to its id"):
+            next(chunks)
+
+    @pytest.mark.parametrize(
+        ("error", "seen"),
+        [
+            (Damaged("altered"), Damaged),
+            (StorageDenied("no permission"), Damaged),
+            (StorageUnavailable("fails for now"), StorageUnavailable),
+        ],
+    )
+    def test_a_part_that_cannot_be_read_is_damage_unless_it_may_pass(
+        self, repository: Repository, monkeypatch: pytest.MonkeyPatch, error: Exception, seen: type[Exception]
+    ) -> None:
+        store = MessageStore(repository)
+        stored = store.store(Chunks(large_message(300_000)))
+        repository.flush()
+        body = store.open(stored.id, 300_000)
+        assert not isinstance(body, bytes)
+
+        def fail(blob_id: bytes) -> None:
+            raise error
+
+        monkeypatch.setattr(repository, "read", fail)
+        with pytest.raises(seen, match=str(error)):
+            list(body.chunks())
+
+    def test_a_small_one_is_proved_at_once(self, repository: Repository) -> None:
+        identity = repository.secrets.content_id(b"what it says it is")
+        repository.put(identity, BlobKind.RECIPE, b"\x91\x92\x00\xc4\x01x")
+        repository.flush()
+        with pytest.raises(Damaged, match="does not join to its id"):
+            MessageStore(repository).open(identity, 1)

@@ -62,8 +62,8 @@ def test_mbox_gives_every_octet_back(raws: list[bytes], cuts: list[int]) -> None
     content = b""
     for raw in raws:
         final = raw.endswith(b"\n")
-        content += mbox_format.from_line(DATE, final_newline=final)
-        content += b"".join(mbox_format.quoted(pieces(raw, cuts))) + mbox_format.closing(final_newline=final)
+        line, closing = mbox_format.around(DATE, final_newline=final)
+        content += line + b"".join(mbox_format.quoted(pieces(raw, cuts))) + closing
     assert messages_of_mbox(content) == raws
     regions = list(mbox_format.regions(io.BytesIO(content)))
     assert [(each.header, each.size) for each in regions] == [(header_of(raw), len(raw)) for raw in raws]
