@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import ClassVar
 
 GREATEST = 2**32 - 1
@@ -149,8 +149,12 @@ class UidSet:
 
     def chunks(self, count: int) -> Iterator[UidSet]:
         """The set in order, cut into sets of at most `count` UIDs."""
+        return self.cut(lambda: count)
+
+    def cut(self, count: Callable[[], int]) -> Iterator[UidSet]:
+        """As chunks; asked before each set how many UIDs it may have."""
         piece: list[tuple[int, int]] = []
-        room = count
+        room = count()
         for start, last in self._ranges:
             first = start
             while first <= last:
@@ -160,7 +164,7 @@ class UidSet:
                 first = end + 1
                 if not room:
                     yield UidSet(piece)
-                    piece, room = [], count
+                    piece, room = [], count()
         if piece:
             yield UidSet(piece)
 

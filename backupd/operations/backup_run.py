@@ -31,7 +31,9 @@ from backupd.repository.snapshots import Loss, MailboxRecord, timestamp
 from backupd.sources.base import Discovered, Identity, Known, Scan, Session, Source
 
 CHECKPOINT_SECONDS = 120.0
-_FEWEST_IN_CHUNK = 256
+_FEWEST_IN_CHUNK = 64
+_WORTH_A_SESSION = 256
+"""Messages."""
 _SCANS_IN_BATCH = 64
 """Fewer scans than this are quicker behind each other in one session than another session is opened."""
 _MOST_IN_BATCH = 128
@@ -101,9 +103,9 @@ class BackupRun:
         stored_before = self._repository.bytes_stored
         pool = ThreadPoolExecutor(self._sessions.connections, thread_name_prefix="backup")
         try:
+            discovery = pool.submit(self._sessions.run, Once(self._discover))
             token = self._mend()
-            found = self._sessions.run(Once(self._discover))
-            self._scan(pool, found)
+            self._scan(pool, discovery.result())
             self._bring_in(pool)
             pool.submit(self._sessions.close)  # which takes a round trip
             report = self._conclude(stored_before)
@@ -158,7 +160,7 @@ class BackupRun:
         self._departed_mailboxes(before, found)
         most = max(_SCANS_IN_BATCH, -(-len(scans) // self._sessions.connections))
         batches: dict[Future[None], tuple[list[_Scanning], Batch[Scan]]] = {}
-        for some in gather(scans, lambda _: 0, limit=0, most=most):
+        for some in gather(scans, lambda _: 0, limit=lambda _: 0, most=most):
             batch = Batch(some, _expect_scans(some), self._stop)
             batches[pool.submit(self._sessions.run, batch)] = some, batch
         self._open_more(pool, scans)
@@ -178,7 +180,7 @@ class BackupRun:
         new = sum(
             max(0, (each.found.status.messages or 0) - (each.before.messages if each.before else 0)) for each in scans
         )
-        for _ in range(min(self._sessions.connections, -(-new // _FEWEST_IN_CHUNK)) - 1):
+        for _ in range(min(self._sessions.connections, -(-new // _WORTH_A_SESSION)) - 1):
             pool.submit(self._sessions.open_another)
 
     def _scanned(self, found: Discovered, record: MailboxRecord | None, scan: Scan) -> None:
@@ -221,11 +223,11 @@ class BackupRun:
         store = MessageStore(self._repository)
         ahead = sum(len(work.new) for work in self._works.values())
         self._observer(Plan(self._account, ahead))
-        # Some chunks for each session, so that none waits long for the others at the end.
-        size = min(ROWS, max(_FEWEST_IN_CHUNK, ahead // (self._sessions.connections * 4) + 1))
         chunks: list[tuple[Chunk, MailboxWork]] = []
+        left = ahead
         for work in self._works.values():
-            for uids, append in work.chunks(size):
+            for uids, append in work.chunks(lambda: self._portion(left)):  # noqa: B023 - as much as is left by then
+                left -= len(uids)
                 chunk = Chunk(
                     self._account,
                     work.mailbox,
@@ -241,13 +243,20 @@ class BackupRun:
                 work.waiting += 1
                 chunks.append((chunk, work))
         batches: dict[Future[None], tuple[list[MailboxWork], Batch[ChunkResult]]] = {}
-        for some in gather(chunks, lambda each: each[0].messages, limit=size, most=_MOST_IN_BATCH):
+        for some in gather(chunks, lambda each: each[0].messages, limit=self._portion, most=_MOST_IN_BATCH):
             together = [chunk for chunk, _ in some]
             batch = Batch(together, _expect_fetches(together), self._stop)
             batches[pool.submit(self._sessions.run, batch)] = [work for _, work in some], batch
         for raw_name in [raw_name for raw_name, work in self._works.items() if not work.waiting]:
             self._finish(raw_name)
         self._collect(batches)
+
+    def _portion(self, left: int) -> int:
+        """How many of the messages that are left one session reads next: ever fewer, so that all end at the same time.
+
+        Sizes are not known, and what a connection gets of a long line may be a tenth of what another gets.
+        """
+        return min(ROWS, max(_FEWEST_IN_CHUNK, left // (self._sessions.connections * 4) + 1))
 
     def _arrived(self, rows: list[MessageRow]) -> None:
         """Called from the threads of chunks."""

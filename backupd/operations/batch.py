@@ -6,7 +6,7 @@ long line if every one was waited for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 from backupd.errors import ServerRefused
@@ -49,14 +49,21 @@ class Batch(Work[None], Generic[Result]):
                 self.outcomes.append(error)
 
 
-def gather(items: Iterable[Item], weigh: Callable[[Item], int], *, limit: int, most: int) -> Iterator[list[Item]]:
-    """Groups of neighbours, each of at most `most` items that weigh no more than `limit`, or of one that does."""
+def gather(
+    items: Sequence[Item], weigh: Callable[[Item], int], *, limit: Callable[[int], int], most: int
+) -> Iterator[list[Item]]:
+    """Groups of neighbours, each of at most `most` items that weigh no more than the limit, or of one that does.
+
+    limit: what a group may weigh, given what it and all after it weigh.
+    """
+    left = sum(map(weigh, items))
     group: list[Item] = []
     weight = 0
     for item in items:
         own = weigh(item)
-        if group and (weight + own > limit or len(group) >= most):
+        if group and (weight + own > limit(left) or len(group) >= most):
             yield group
+            left -= weight
             group, weight = [], 0
         group.append(item)
         weight += own

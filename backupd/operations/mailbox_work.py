@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -87,12 +87,12 @@ class MailboxWork:
         elif self.vanished:
             yield from rows_of(self._repository, self.base, self.vanished)
 
-    def chunks(self, size: int) -> Iterable[tuple[UidSet, bool]]:
-        """(new UIDs, whether they all come after those that are stored) in stretches of at most `size` messages."""
+    def chunks(self, size: Callable[[], int]) -> Iterable[tuple[UidSet, bool]]:
+        """(new UIDs, whether they all come after those that are stored) in stretches of at most `size()` messages."""
         between = UidSet.from_uids(uid for uid in self.new if uid < self.last) if self._any_between() else UidSet.EMPTY
-        for uids in between.chunks(size):
+        for uids in between.cut(size):
             yield uids, False
-        for uids in (self.new - between).chunks(size):
+        for uids in (self.new - between).cut(size):
             yield uids, True
 
     def _any_between(self) -> bool:
