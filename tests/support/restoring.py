@@ -117,16 +117,17 @@ def read_mbox(file: Path) -> Restored:
 def read_zip(file: Path, folder: str) -> Restored:
     """What a zip file has of a mailbox."""
     with zipfile.ZipFile(file) as archive:
-        assert archive.testzip() is None
-        names = [name for name in archive.namelist() if re.fullmatch(re.escape(folder) + r"/[^/]+", name)]
-        notes = {
-            note["file"]: note
-            for name in names
-            if re.search(r"/messages-\d+\.jsonl\Z", name)
-            for note in _lines(archive.read(name))
-        }
-        files = {name.rpartition("/")[2]: archive.read(name) for name in names if name.endswith(".eml")}
+        # Each is read to its end, which compares its checksum too; of the other mailboxes nothing is looked at.
+        names = [name for name in archive.namelist() if name.rpartition("/")[0] == folder]
+        files = {name.rpartition("/")[2]: archive.read(name) for name in names}
+    notes = {
+        note["file"]: note
+        for name, content in files.items()
+        if re.fullmatch(r"messages-\d+\.jsonl", name)
+        for note in _lines(content)
+    }
     return {
         notes[name]["uid"]: (raw, tuple(notes[name]["flags"]), notes[name]["internaldate"])
         for name, raw in files.items()
+        if name.endswith(".eml")
     }
