@@ -15,10 +15,12 @@ _OCTETS = 1 << 20
 
 
 class Traffic(NamedTuple):
-    """received and sent: octets, as the client sees them."""
+    """received and sent: octets, as the client sees them. lines: those it sent; where it sends no mail, a command each.
+    """
 
     received: int
     sent: int
+    lines: int
     round_trips: int
 
 
@@ -28,7 +30,7 @@ class Door:
     def __init__(self, port: int) -> None:
         self._server = port
         self._lock = threading.Lock()
-        self._received = self._sent = self._round_trips = 0
+        self._received = self._sent = self._lines = self._round_trips = 0
 
     def __enter__(self) -> Door:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
@@ -45,8 +47,8 @@ class Door:
     def traffic(self) -> Traffic:
         """What went through since this was last asked."""
         with self._lock:
-            counted = Traffic(self._received, self._sent, self._round_trips)
-            self._received = self._sent = self._round_trips = 0
+            counted = Traffic(self._received, self._sent, self._lines, self._round_trips)
+            self._received = self._sent = self._lines = self._round_trips = 0
         return counted
 
     def _accept(self) -> None:
@@ -67,20 +69,25 @@ class Door:
         room = memoryview(bytearray(_OCTETS))
         try:
             while size := come.recv_into(room):
-                self._count(size, heard, down=down)
+                if down:
+                    self._came_down(size, heard)
+                else:
+                    self._went_up(room[:size], heard)
                 go.sendall(room[:size])
             go.shutdown(socket.SHUT_WR)
         except OSError:  # one of them hung up: both are told
             come.close()
             go.close()
 
-    def _count(self, size: int, heard: threading.Event, *, down: bool) -> None:
+    def _came_down(self, size: int, heard: threading.Event) -> None:
         with self._lock:
-            if down:
-                self._received += size
-                heard.set()
-                return
-            self._sent += size
+            self._received += size
+        heard.set()
+
+    def _went_up(self, data: memoryview, heard: threading.Event) -> None:
+        with self._lock:
+            self._sent += len(data)
+            self._lines += bytes(data).count(b"\n")
             if heard.is_set():
                 heard.clear()
                 self._round_trips += 1

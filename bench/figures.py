@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 from typing import Literal, NamedTuple
 
-Measure = Literal["wall", "cpu", "peak", "stored", "beside", "wire", "turns"]
+Measure = Literal["wall", "cpu", "peak", "stored", "beside", "wire", "received", "sent", "commands", "turns"]
 MEASURES: dict[Measure, str] = {
     "wall": "wall",
     "cpu": "CPU",
@@ -14,12 +14,15 @@ MEASURES: dict[Measure, str] = {
     "stored": "bytes stored",
     "beside": "Maildir beside it",
     "wire": "on the wire",
+    "received": "received",
+    "sent": "sent",
+    "commands": "commands",
     "turns": "round trips",
 }
 
 
 class Sample(NamedTuple):
-    """One measured value. value: seconds for wall and cpu, a number for turns, else bytes."""
+    """One measured value. value: seconds for wall and cpu, a number for commands and turns, else bytes."""
 
     mailbox: str
     work: str
@@ -80,6 +83,9 @@ FORMATS: dict[Measure, Callable[[float], str]] = {
     "stored": octets,
     "beside": octets,
     "wire": octets,
+    "received": octets,
+    "sent": octets,
+    "commands": "{:,.0f}".format,
     "turns": "{:,.0f}".format,
 }
 

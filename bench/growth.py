@@ -18,10 +18,10 @@ from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
-from bench.contestants import Backupd, RawWire, contestants
+from bench.contestants import Backupd, RawWire, WithRestic, contestants
 from bench.counting import Door
-from bench.figures import Sample
-from bench.growth_report import LOOK_UPS, Measured, text, write
+from bench.figures import Measure, Sample
+from bench.growth_report import LOOK_UPS, Measured, document, text, write
 from bench.process import Command, Failed, run
 from bench.rounds import FIRST, ONE_NEW, UNCHANGED
 from tests.support.dovecot import Dovecot, DovecotMissing
@@ -34,9 +34,11 @@ ONE_FLAG = "one flag changed"
 ONE_GONE = "one message expunged"
 LIST = "ls of the newest snapshot"
 ONE_OUT = "one message out of the archive"
+RESTORE = "restore of a mailbox of one message"
+MIRROR_UNCHANGED = f"{UNCHANGED}, mbsync"
 ROUNDS = 3
 SECONDS_EACH = 1800.0
-_AT_ONCE = 50_000
+_SMALL = "Small"
 _TEMPLATES = 2_000
 Say = Callable[[str], None]
 
@@ -54,17 +56,19 @@ class Reached(Account):
 
 @dataclass(frozen=True)
 class Kind:
-    """An account to measure: so many messages, evenly in so many folders below INBOX (0: all in INBOX)."""
+    """An account to measure: so many messages, evenly in so many folders below INBOX (0: all in INBOX), and one more in
+    a mailbox of its own. mirrored: whether mbsync takes part, whose first run of a million would take half an hour."""
 
     name: str
     messages: int
     folders: int = 0
+    mirrored: bool = True
 
 
 KINDS = (
     Kind("10,000", 10_000),
     Kind("100,000", 100_000),
-    Kind("1,000,000", 1_000_000),
+    Kind("1,000,000", 1_000_000, mirrored=False),
     Kind("1,000 folders", 10_000, 1_000),
 )
 QUICK = (Kind("300", 300), Kind("3,000", 3_000), Kind("30 folders", 300, 30))
@@ -82,9 +86,10 @@ def fill(server: Dovecot, kind: Kind) -> Account:
     """A new account with its mail."""
     account = server.account("mdbox")
     messages = mail(kind.messages)
+    account.create(_SMALL)
+    account.append(_SMALL, message("The only one"))
     if not kind.folders:
-        while some := list(islice(messages, _AT_ONCE)):
-            account.deliver("INBOX", some)
+        account.append_many("INBOX", messages)
         return account
     for number in range(kind.folders):
         account.create(f"Projects/{number:04}")
@@ -124,6 +129,22 @@ class Series:
             yield from self._measured(LIST, self._own.ask("ls", "source@latest"))
             named = f"{self._mailbox}:{self._some_uid(number + ROUNDS)}"
             yield from self._measured(ONE_OUT, self._own.ask("show", "source@latest", named, "--raw"))
+            target = self._scratch / f"restored-{number}"
+            restore = self._own.ask("restore", "source@latest", f"eml:{target}", "--mailbox", _SMALL)
+            yield from self._measured(RESTORE, restore)
+        yield from self._mirror()
+
+    def _mirror(self) -> Iterator[Sample]:
+        """mbsync, when nothing has changed."""
+        if not self._kind.mirrored or shutil.which("mbsync") is None:
+            return
+        other, folder = WithRestic(), self._scratch / "mbsync"
+        folder.mkdir()
+        other.prepare(folder, self._reached)
+        mirror = other.snapshot()[:1]
+        run(mirror, limit=SECONDS_EACH)
+        for _ in range(ROUNDS):
+            yield from self._measured(MIRROR_UNCHANGED, mirror)
 
     def _some_uid(self, number: int) -> int:
         """UIDs from all over the first mailbox, another for each number."""
@@ -140,11 +161,18 @@ class Series:
         yield Sample("growth", work, self._kind.name, "wall", cost.wall)
         yield Sample("growth", work, self._kind.name, "cpu", cost.cpu)
         yield Sample("growth", work, self._kind.name, "peak", cost.peak)
-        if work not in (LIST, ONE_OUT):  # which ask no server, and store nothing
-            yield Sample("growth", work, self._kind.name, "wire", traffic.received + traffic.sent)
-            yield Sample("growth", work, self._kind.name, "turns", traffic.round_trips)
-            if work != RAW_FIRST:
-                yield Sample("growth", work, self._kind.name, "stored", grown)
+        if work in (LIST, ONE_OUT, RESTORE):  # which ask no server, and store nothing
+            return
+        counted: list[tuple[Measure, float]] = [
+            ("received", traffic.received),
+            ("sent", traffic.sent),
+            ("commands", traffic.lines),
+            ("turns", traffic.round_trips),
+        ]
+        if work not in (RAW_FIRST, MIRROR_UNCHANGED):
+            counted.append(("stored", grown))
+        for measure, value in counted:
+            yield Sample("growth", work, self._kind.name, measure, value)
 
 
 def look_ups(blobs: int, folder: Path) -> dict[str, float]:
@@ -161,6 +189,9 @@ def look_ups(blobs: int, folder: Path) -> dict[str, float]:
 def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench growth", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few messages; writes nothing down")
+    names = [kind.name for kind in (*KINDS, *QUICK)]
+    parser.add_argument("--only", action="append", choices=names, help="this one; may be given again; writes nothing")
+    parser.add_argument("--json", type=Path, help="write all samples to this file, and nothing else")
     parser.add_argument("--scratch", type=Path, help="where to work (default: a temporary folder); needs about 10 GB")
     return parser.parse_args(words)
 
@@ -178,7 +209,7 @@ def main(words: Sequence[str]) -> int:
         return 1
     began, clock = datetime.now(UTC), time.monotonic()
     samples: list[Sample] = []
-    kinds = QUICK if wish.quick else KINDS
+    kinds = [kind for kind in (QUICK if wish.quick else KINDS) if not wish.only or kind.name in wish.only]
     scratch = Path(tempfile.mkdtemp(prefix="bench-", dir=wish.scratch))
     try:
         for kind in kinds:
@@ -196,7 +227,9 @@ def main(words: Sequence[str]) -> int:
         names = [kind.name for kind in kinds]
         measured = Measured(began, (time.monotonic() - clock) / 60, kept, names, samples, looked)
         print(text(measured))
-        if wish.quick:
+        if wish.json:
+            wish.json.write_text(document(measured), encoding="utf-8")
+        elif wish.quick or wish.only:
             say("nothing written down: only a run of everything goes to the page")
         else:
             for path in write(measured):

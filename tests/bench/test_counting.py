@@ -27,5 +27,5 @@ def test_octets_and_round_trips_are_those_the_client_sees() -> None:
             client.shutdown(socket.SHUT_WR)
             assert reader.read() == b""
             counted = door.traffic()
-            assert (counted.received, counted.sent, counted.round_trips) == (20, 10, 1)
-            assert door.traffic() == (0, 0, 0)
+            assert (counted.received, counted.sent, counted.lines, counted.round_trips) == (20, 10, 2, 1)
+            assert door.traffic() == (0, 0, 0, 0)
