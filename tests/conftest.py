@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.dovecot import Dovecot
 from tests.support.dovecot_account import Account
+from tests.support.seaweedfs import SeaweedFS, SeaweedMissing
 from tests.support.tls import Authority
 
 StartDovecot = Callable[..., Dovecot]
@@ -61,3 +62,14 @@ def dovecot(start_dovecot: StartDovecot) -> Dovecot:
 def account(dovecot: Dovecot) -> Account:
     """A new, empty account."""
     return dovecot.account()
+
+
+@pytest.fixture(scope="session")
+def seaweedfs() -> Iterator[SeaweedFS]:
+    """A real S3 server."""
+    try:
+        server = SeaweedFS()
+    except SeaweedMissing as error:
+        pytest.skip(str(error))
+    with server:
+        yield server

@@ -20,7 +20,7 @@ MOST_LINES_OF_A_DECISION = 60
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
 _TARGET = re.compile(r"^([a-z-]+):", re.MULTILINE)
-_PART_OF = {"pydantic-core": "pydantic"}  # a distribution that is installed with, and only with, another
+_PART_OF = {"pydantic-core": "pydantic", "botocore": "boto3", "urllib3": "boto3"}  # a distribution that is installed with, and only with, another
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -133,7 +133,7 @@ def _imported() -> set[str]:
 
 def _declared() -> set[str]:
     project = _project()
-    return {name for extra in ("", "keyring", "demo") for name in project[extra]}
+    return {name for extra in ("", "keyring", "demo", "s3") for name in project[extra]}
 
 
 def test_what_the_package_imports_is_declared() -> None:

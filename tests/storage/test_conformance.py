@@ -11,11 +11,15 @@ from hypothesis import strategies as st
 from backupd.errors import Damaged, ObjectExists, ObjectMissing, StorageError
 from backupd.storage.base import NAME, Storage
 from backupd.storage.local import LocalStorage
+from backupd.storage.s3 import S3Storage
 from tests.support.memory_storage import MemoryStorage
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", "s3"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    if request.param == "s3":
+        server = request.getfixturevalue("seaweedfs")
+        return S3Storage(f"s3://{server.bucket()}/prefix", server.settings())
     return LocalStorage(tmp_path / "repository") if request.param == "local" else MemoryStorage()
 
 

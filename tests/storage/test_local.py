@@ -189,4 +189,4 @@ def test_addresses(tmp_path: Path) -> None:
     assert open_storage(str(tmp_path)).url == str(tmp_path)
     assert open_storage(f"file://{tmp_path}/with%20space").url == f"{tmp_path}/with space"
     with pytest.raises(ConfigError, match="local directories"):
-        open_storage("s3://bucket/prefix")
+        open_storage("ftp://host/prefix")

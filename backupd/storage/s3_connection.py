@@ -1,0 +1,183 @@
+"""The connection to an S3 service: one boto3 client for all threads, and how long a failing request is tried again.
+
+boto3's standard mode tries a request three times within seconds. That is right for a hiccup, and too little for a
+service that restarts; so `Connection.call` goes on until its budget of seconds is used up, and no request is begun
+after that. Importing boto3 takes a third of a second, so it waits for the first call.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final, Protocol, TypeVar
+
+from backupd.errors import BackupdError, ConfigError, StorageUnavailable
+from backupd.storage import s3_errors
+from backupd.storage.s3_settings import S3Settings
+
+T = TypeVar("T")
+
+_ATTEMPTS: Final = 3
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 20.0
+_CONNECT_SECONDS = 10.0
+
+
+class _OutOfTime(Exception):
+    """Raised in the place of a request that would begin after the budget was used up."""
+
+
+class Clock(Protocol):
+    """Time, as tests may replace it."""
+
+    def now(self) -> float:
+        """Seconds; only differences count."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        ...
+
+
+class RealClock:
+    """Time as it is."""
+
+    def now(self) -> float:
+        """Seconds that never go back."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+
+class Connection:
+    """Thread-safe. The client is made at the first call."""
+
+    def __init__(self, settings: S3Settings, url: str, *, clock: Clock | None = None) -> None:
+        self._settings = settings
+        self._url = url
+        self._clock = clock or RealClock()
+        self._client: Any = None
+        self._lock = threading.Lock()
+        self._thread = threading.local()
+
+    def call(
+        self, work: Callable[[Any], T], *, subject: str = "", expected: Callable[[Exception], bool] | None = None
+    ) -> T:
+        """What `work` returns; it is given the client, and may be called several times.
+
+        Args:
+            subject: the object's name, for errors.
+            expected: boto3's errors that the caller wants to see as they are.
+
+        Raises the errors of `Storage`; StorageUnavailable when the budget was used up.
+        """
+        where = f"{self._url}: {subject}" if subject else self._url
+        start = self._clock.now()
+        deadline = self._thread.deadline = start + self._settings.retry_seconds
+        pause, renewed, failure = _FIRST_PAUSE, False, None
+        while True:
+            client = None
+            try:
+                client = self._the_client()
+                return work(client)
+            except _OutOfTime:
+                raise self._given_up(failure, where, start) from None
+            except _faults() as error:
+                if expected and expected(error):
+                    raise
+                if s3_errors.code_of(error) in s3_errors.EXPIRED and not renewed:
+                    renewed = True
+                    self._forget(client)  # its secrets may be others by now
+                    continue
+                explained = s3_errors.explain(error, where, self._endpoint())
+                if not isinstance(explained, StorageUnavailable):
+                    raise explained from error
+                failure = explained
+                wait = pause * random.uniform(0.5, 1.0)  # noqa: S311 - so that not all come back at once
+                if self._clock.now() + wait >= deadline:
+                    raise self._given_up(failure, where, start) from error
+            self._clock.sleep(wait)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _given_up(self, failure: BackupdError | None, where: str, start: float) -> StorageUnavailable:
+        what = failure.what if failure else f"{self._endpoint()} gave no good answer"
+        remedy = failure.remedy if failure else "check that the service runs and can be reached from here"
+        tried = self._clock.now() - start
+        return StorageUnavailable(f"{what}; tried for {tried:.0f} seconds", subject=where, remedy=remedy)
+
+    def _endpoint(self) -> str:
+        return self._settings.endpoint_url or "the S3 service"
+
+    def _the_client(self) -> Any:
+        with self._lock:
+            if self._client is None:
+                self._client = self._make_client()
+            return self._client
+
+    def _forget(self, client: Any) -> None:
+        with self._lock:
+            if self._client is client:
+                self._client = None
+
+    def _make_client(self) -> Any:
+        try:
+            import boto3.session
+            from botocore.config import Config
+        except ImportError:
+            raise ConfigError(
+                "boto3 is not installed, and buckets need it", subject=self._url, remedy="install backupd[s3]"
+            ) from None
+        settings = self._settings
+        if settings.ca_file and not os.access(settings.ca_file, os.R_OK):
+            raise ConfigError("ca_file cannot be read", subject=str(settings.ca_file), remedy="check path and owner")
+        config = Config(
+            retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+            connect_timeout=min(settings.timeout, _CONNECT_SECONDS, settings.retry_seconds),
+            read_timeout=min(settings.timeout, settings.retry_seconds),
+            max_pool_connections=settings.connections,
+            tcp_keepalive=True,
+            # What boto3 adds by itself (CRC32, in trailers over TLS) many services do not know. We send SHA-256.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            # The signature covers the body's SHA-256 over TLS too: services that know no checksums check that.
+            s3={"addressing_style": settings.addressing, "payload_signing_enabled": True},
+            user_agent_appid="backupd",
+        )
+        secret = settings.secret_access_key() if settings.secret_access_key else None
+        token = settings.session_token() if settings.session_token else None
+        session = boto3.session.Session(profile_name=settings.profile)
+        try:
+            client = session.client(
+                "s3",
+                endpoint_url=settings.endpoint_url,
+                region_name=settings.region,
+                verify=str(settings.ca_file) if settings.ca_file else None,
+                aws_access_key_id=settings.access_key_id,
+                aws_secret_access_key=secret,
+                aws_session_token=token,
+                config=config,
+            )
+        except ValueError:  # which quotes what may have a password in it
+            raise ConfigError(
+                "endpoint_url is no address of a service", subject=self._url, remedy="write one such as https://host"
+            ) from None
+        client.meta.events.register("before-send.s3", self._in_time)
+        return client
+
+    def _in_time(self, **_: Any) -> None:
+        if self._clock.now() >= getattr(self._thread, "deadline", float("inf")):
+            raise _OutOfTime
+
+
+def _faults() -> tuple[type[Exception], ...]:
+    """What requests may raise; not what is a mistake of ours."""
+    try:
+        from botocore.exceptions import BotoCoreError, ClientError
+        from urllib3.exceptions import HTTPError
+    except ImportError:
+        return ()
+    return (BotoCoreError, ClientError, HTTPError, OSError)
