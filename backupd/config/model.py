@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import stat
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -30,6 +31,8 @@ ACCOUNT = r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$"
 """Names of accounts become names of files."""
 
 _FINGERPRINT = re.compile(r"(?:[0-9A-Fa-f]{2}:?){31}[0-9A-Fa-f]{2}\Z")
+_BUCKET = re.compile(r"s3://[A-Za-z0-9][A-Za-z0-9._-]{1,254}(?:/(?!\.{1,2}(?:/|\Z))[ -.0-~]+)*/?\Z")
+"""A prefix is printable ASCII, without "." and ".." that a server would resolve."""
 _NO_HOST = re.compile(r"[\s/@\[\]\\\0-\x1f]")
 
 Count = Annotated[int, Field(ge=0, le=100_000)]
@@ -57,6 +60,8 @@ def _address(value: str, info: ValidationInfo) -> str:
         return str(below(_folder(info), value))
     if parts.scheme != "s3" or not parts.netloc:
         raise ValueError("an address of no known kind; write a path, or s3://bucket/prefix")
+    if not _BUCKET.match(value):
+        raise ValueError("not the address of a bucket; write s3://bucket/prefix, and keys below s3")
     return value
 
 
@@ -75,6 +80,13 @@ class _Section(BaseModel):
     )
 
 
+def _whole_seconds(value: Any) -> Any:
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Seconds = Annotated[float, Field(gt=0, le=3600), BeforeValidator(_whole_seconds)]
+
+
 class S3(_Section):
     """Access to an S3 bucket. Credentials not given here are found as boto3 finds them."""
 
@@ -82,10 +94,56 @@ class S3(_Section):
     """Address of the service, unless it is Amazon's."""
     region: Name | None = None
     """Region, such as us-east-1."""
+    addressing: Literal["auto", "path", "virtual"] = "auto"
+    """Where the bucket is named: in the path, or in the host's name; auto: path where endpoint_url is given."""
+    storage_class: Name | None = None
+    """Storage class of new objects; one that can be read at once."""
+    encryption: Literal["AES256", "aws:kms", "aws:kms:dsse"] | None = None
+    """Have the service encrypt new objects once more at rest; backupd's own encryption does not depend on it."""
+    kms_key: Name | None = None
+    """Id of the key for aws:kms, unless it is the account's default."""
+    ca_file: FilePath | None = None
+    """PEM file with the certificate authorities to believe instead of the usual ones."""
+    profile: Name | None = None
+    """Profile of ~/.aws/config to take credentials and region from."""
     access_key_id: Name | None = None
     """Public part of the credentials."""
     secret_access_key: Secret | None = None
     """Secret part of the credentials."""
+    session_token: Secret | None = None
+    """Third part of credentials that expire; fetched again when they have."""
+    timeout: Seconds = 60.0
+    """Seconds the service may be silent."""
+    retry_for: Duration = timedelta(minutes=5)
+    """How long a request that fails is tried again before the command fails."""
+    connections: int = Field(default=16, ge=1, le=256)
+    """Most connections at once."""
+
+    @field_validator("endpoint_url")
+    @classmethod
+    def _bare_endpoint(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
+        try:
+            parts = urlsplit(value)
+            known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            known = False
+        if not known or "@" in parts.netloc or parts.query or parts.fragment:
+            raise ValueError("not the address of a service; write https://host:port, without user or password")
+        return value
+
+    @model_validator(mode="after")
+    def _whole_credentials(self) -> S3:
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            raise wrong("access_key_id", "access_key_id and secret_access_key belong together; add the other one")
+        if self.session_token is not None and self.access_key_id is None:
+            raise wrong("session_token", "it belongs to an access_key_id and a secret_access_key; add both")
+        if self.profile is not None and self.access_key_id is not None:
+            raise wrong("profile", "there is an access_key_id already; one of profile and access_key_id is enough")
+        if self.kms_key is not None and self.encryption in (None, "AES256"):
+            raise wrong("kms_key", "it is used with encryption: aws:kms alone; add that")
+        return self
 
 
 class RepositoryConfig(_Section):
@@ -163,13 +221,8 @@ class _Server(_Section):
     """SHA-256 of the server's certificate; this one is accepted, and no other."""
     allow_plaintext: bool = False
     """Allow tls: none for a host that is not this machine. Everybody on the way can read password and mail."""
-    timeout: float = Field(default=60.0, gt=0, le=3600)
+    timeout: Seconds = 60.0
     """Seconds the server may be silent."""
-
-    @field_validator("timeout", mode="before")
-    @classmethod
-    def _whole_seconds(cls, value: Any) -> Any:
-        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
     @field_validator("host")
     @classmethod

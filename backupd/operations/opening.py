@@ -13,17 +13,41 @@ from backupd.repository.repository import Repository, unlock
 from backupd.sources.base import Source
 from backupd.storage.base import Storage
 from backupd.storage.opening import open_storage
+from backupd.storage.s3_settings import S3Settings
 from backupd.targets import parse
 from backupd.targets.base import Target
 from backupd.wire.imap_settings import ImapSettings
 
 if TYPE_CHECKING:
     from backupd.config import Config
+    from backupd.config.model import S3
 
 
 def open_repository_storage(config: Config) -> Storage:
     """The place of the repository, which need not exist yet. Raises ConfigError."""
-    return open_storage(config.repository.url)
+    return open_storage(config.repository.url, s3_settings(config.repository.s3))
+
+
+def s3_settings(s3: S3 | None) -> S3Settings | None:
+    """How to reach a bucket. Secrets are fetched with the first request, and again when they have expired."""
+    if s3 is None:
+        return None
+    return S3Settings(
+        endpoint_url=s3.endpoint_url,
+        region=s3.region,
+        addressing=s3.addressing,
+        storage_class=s3.storage_class,
+        encryption=s3.encryption,
+        kms_key=s3.kms_key,
+        ca_file=s3.ca_file,
+        profile=s3.profile,
+        access_key_id=s3.access_key_id,
+        secret_access_key=s3.secret_access_key.resolve if s3.secret_access_key else None,
+        session_token=s3.session_token.resolve if s3.session_token else None,
+        timeout=s3.timeout,
+        retry_seconds=s3.retry_for.total_seconds(),
+        connections=s3.connections,
+    )
 
 
 def repository_secret(config: Config) -> str:
