@@ -20,7 +20,8 @@ MOST_LINES_OF_A_DECISION = 60
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
 _TARGET = re.compile(r"^([a-z-]+):", re.MULTILINE)
-_PART_OF = {"pydantic-core": "pydantic", "botocore": "boto3", "urllib3": "boto3"}  # a distribution that is installed with, and only with, another
+# Distributions that are installed with, and only with, another.
+_PART_OF = {"pydantic-core": "pydantic", "botocore": "boto3", "urllib3": "boto3"}
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import msgspec
 
 from backupd.errors import BackupdError, Interrupted, ServerRefused
 from backupd.model import Problem
-from backupd.operations.batch import Batch, gather
+from backupd.operations.batch import Batch, as_they_end, gather
 from backupd.operations.chunk import Chunk, ChunkResult
 from backupd.operations.events import Observer, Plan
 from backupd.operations.history import History
@@ -164,7 +163,7 @@ class BackupRun:
             batch = Batch(some, _expect_scans(some), self._stop)
             batches[pool.submit(self._sessions.run, batch)] = some, batch
         self._open_more(pool, scans)
-        for future in _as_they_end(batches, self._stop):
+        for future in as_they_end(batches, self._stop):
             future.result()
             some, batch = batches[future]
             for scanning, scan in zip(some, batch.outcomes, strict=False):
@@ -268,9 +267,11 @@ class BackupRun:
     def _collect(self, batches: dict[Future[None], tuple[list[MailboxWork], Batch[ChunkResult]]]) -> None:
         last = time.monotonic()
         failure: BackupdError | None = None
-        for future in _as_they_end(batches, self._stop):
+        for future in as_they_end(batches, self._stop):
             try:
                 future.result()
+            except Interrupted:
+                pass  # said below, for all
             except BackupdError as error:
                 # The others stop where they are, and what they have is kept.
                 self._stop.set()
@@ -389,16 +390,3 @@ def _expect_scans(some: Sequence[_Scanning]) -> Callable[[Session], None]:
 
 def _expect_fetches(some: Sequence[Chunk]) -> Callable[[Session], None]:
     return lambda session: session.expect_fetches([each.expected for each in some if each.expected])
-
-
-Key = TypeVar("Key")
-
-
-def _as_they_end(futures: Iterable[Future[Key]], stop: Stop) -> Iterator[Future[Key]]:
-    """Futures in the order in which they end. Once stopped, those that have not begun are left out."""
-    waiting = set(futures)
-    while waiting:
-        done, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
-        yield from done
-        if stop.is_set():
-            waiting = {future for future in waiting if not future.cancel()}

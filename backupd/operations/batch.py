@@ -6,7 +6,8 @@ long line if every one was waited for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Generic, TypeVar
 
 from backupd.errors import ServerRefused
@@ -16,6 +17,7 @@ from backupd.sources.base import Session
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
+Done = TypeVar("Done")
 
 
 class Batch(Work[None], Generic[Result]):
@@ -36,6 +38,8 @@ class Batch(Work[None], Generic[Result]):
         return len(self.outcomes) + sum(work.progress for work in self._works)
 
     def __call__(self, session: Session) -> None:
+        if self._stop.is_set():
+            return  # whoever was stopped in the middle of an answer left a connection that is of no more use
         # After a lost connection, one by one: a message that ends connections must not be taken for another's fault.
         if not self._again:
             self._expect(session)
@@ -69,3 +73,13 @@ def gather(
         weight += own
     if group:
         yield group
+
+
+def as_they_end(futures: Iterable[Future[Done]], stop: Stop) -> Iterator[Future[Done]]:
+    """Futures in the order in which they end. Once stopped, those that have not begun are left out."""
+    waiting = set(futures)
+    while waiting:
+        done, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
+        yield from done
+        if stop.is_set():
+            waiting = {future for future in waiting if not future.cancel()}

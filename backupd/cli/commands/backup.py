@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from backupd.cli import output
 from backupd.cli.context import INTERRUPTED, Context, Here
-from backupd.errors import BackupdError, Interrupted, ServerError
+from backupd.errors import BackupdError, ServerError
 
 if TYPE_CHECKING:
     from backupd.operations.backup import BackupReport
@@ -148,9 +148,7 @@ def _document(name: str, result: BackupReport | BackupdError) -> object:
 
 def _tell(context: Context, name: str, result: BackupReport | BackupdError, *, alone: bool) -> None:
     if isinstance(result, BackupdError):
-        output.remark(
-            str(result) if isinstance(result, Interrupted) or result.subject.startswith(name) else f"{name}: {result}"
-        )
+        output.remark(str(result) if result.subject.startswith(name) else f"{name}: {result}")
         return
     context.say(summary(result, alone=alone))
     for problem in result.problems:
