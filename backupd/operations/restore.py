@@ -9,8 +9,9 @@ message, and is reported.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -24,12 +25,14 @@ from backupd.errors import (
     Transient,
     WrongKey,
 )
-from backupd.model import Problem
+from backupd.model import Mailbox, Problem
 from backupd.operations import restore_plan
 from backupd.operations.ahead import read_ahead
+from backupd.operations.batch import gather
 from backupd.operations.events import Advance, Notice, Observer, Plan, ignore
 from backupd.operations.messages import MessageStore
 from backupd.operations.restore_plan import Lookup, Pair
+from backupd.operations.restore_task import MailboxTask, RestoredMailbox
 from backupd.operations.session_pool import PAUSES
 from backupd.operations.state import State
 from backupd.operations.stopping import Stop
@@ -39,27 +42,16 @@ from backupd.repository.repository import Repository
 from backupd.repository.segments import Segment
 from backupd.repository.snapshots import MailboxRecord, SnapshotRef
 from backupd.sources.base import Source
-from backupd.targets.base import Outcome, Outgoing, Present, Target
+from backupd.targets.base import FarTarget, Outcome, Outgoing, Present, Target
 
 _AHEAD_OCTETS = 16 * 1024 * 1024
 _JOURNAL_EVERY = 50
 
+_FEW_MESSAGES, _MOST_AT_ONCE = 2048, 128
+"""Mailboxes with no more than so many messages altogether, and no more than so many mailboxes, are written together."""
+
 _CAREFULLY = 64
 """Messages sent one by one after the connection was lost without getting on: more than are under way at once."""
-
-
-class RestoredMailbox(msgspec.Struct, frozen=True):
-    """What became of one mailbox. messages, octets: in the snapshot. present: need not be written; altered: written
-    with something left out. In a dry run nothing is written, and messages - present is what would be."""
-
-    name: str
-    target_name: str
-    messages: int
-    octets: int
-    present: int
-    written: int = 0
-    altered: int = 0
-    refused: int = 0
 
 
 class RestoreReport(msgspec.Struct, frozen=True):
@@ -148,7 +140,12 @@ class _Restore:
         self._observer(
             Plan(self._account, sum(each.messages for each in chosen), sum(each.octets for each in chosen))
         )
-        restored = [self._mailbox(record) for record in chosen]
+        tasks = [MailboxTask(record, self._target.name_of(record.mailbox)) for record in chosen]
+        restored: list[RestoredMailbox] = []
+        for some in gather(tasks, lambda each: each.record.messages, limit=lambda _: _FEW_MESSAGES, most=_MOST_AT_ONCE):
+            if len(some) > 1 and not self._dry_run:
+                self._at_once(some)
+            restored += [self._mailbox(task) for task in some]
         if not self._dry_run:
             self._state.close_journal(self._journal)
         return RestoreReport(
@@ -163,21 +160,45 @@ class _Restore:
     def close(self) -> None:
         self._target.close()
 
-    def _mailbox(self, record: MailboxRecord) -> RestoredMailbox:
-        task = _Mailbox(record, self._target.name_of(record.mailbox))
+    def _at_once(self, tasks: list[MailboxTask]) -> None:
+        """Write small mailboxes together, which a far target takes in a few round trips.
+
+        Whatever goes wrong is left to `_mailbox`: it finds out why, and goes on after what is done by then.
+        """
+        target = self._target
+        if not isinstance(target, FarTarget) or self._stop.is_set():
+            return
+        # Of two that go to the same place the second must see what the first has written.
+        first = {task.target_name: task for task in reversed(tasks)}.values()
+        try:
+            looked = [(task, *self._look(task)) for task in first]
+            ready = {each.raw_name for each in target.prepare_all([task.record.mailbox for task in first])}
+            looked = [each for each in looked if each[0].record.mailbox.raw_name in ready]
+            for task, needed, strangers in looked:
+                task.needed = needed
+                self._state.open_journal(self._journal, task.record.mailbox.raw_name, strangers)
+            outgoing = self._read_ahead(pair for task, needed, _ in looked for pair in self._outgoing(task, needed))
+            self._settle_all(target.write_all(outgoing), {task.record.mailbox.raw_name: task for task, *_ in looked})
+        except (Damaged, ObjectMissing):
+            return
+        except ServerError as error:
+            if isinstance(error, Transient):
+                self._reopen(1, error)
+
+    def _mailbox(self, task: MailboxTask) -> RestoredMailbox:
         failures = 0
-        while True:
+        while not task.done:
             progress = len(task.settled)
             try:
                 self._write(task)
-                return task.report()
+                break
             except (Damaged, ObjectMissing):
                 if not self._leave_out_unreadable(task):
                     raise
             except ServerError as error:
                 if not isinstance(error, Transient):
                     # This mailbox cannot be made or opened; the others may.
-                    self._problems.append(Problem(record.mailbox.name, None, str(error)))
+                    self._problems.append(Problem(task.record.mailbox.name, None, str(error)))
                     return task.report(failed=True)
                 failures = failures + 1 if len(task.settled) == progress else 0
                 if failures >= len(PAUSES):
@@ -188,8 +209,9 @@ class _Restore:
                     failures = 0
                 task.careful = failures > 0
                 self._reopen(failures, error)
+        return task.report()
 
-    def _leave_out_unreadable(self, task: _Mailbox) -> bool:
+    def _leave_out_unreadable(self, task: MailboxTask) -> bool:
         """Go on without those stretches of a mailbox whose description is damaged; whether there are any."""
         kept: list[Segment] = []
         for segment in task.record.segments:
@@ -222,19 +244,18 @@ class _Restore:
                 return
         raise error
 
-    def _write(self, task: _Mailbox) -> None:
+    def _write(self, task: MailboxTask) -> None:
         """Write what the target lacks of a mailbox; called again after a lost connection."""
         mailbox, task.alone = task.record.mailbox, None
         if not mailbox.selectable and not task.record.messages:
             if not self._dry_run:
                 self._target.prepare(mailbox)
             return
-        lookup = Lookup(self._target.present(mailbox), self._held)
-        needed = self._needed(task, lookup)
+        needed, strangers = self._look(task)
         if self._dry_run:
             return
         self._target.prepare(mailbox)
-        self._state.open_journal(self._journal, mailbox.raw_name, lookup.strangers)
+        self._state.open_journal(self._journal, mailbox.raw_name, strangers)
         ordered = sorted(needed)
         first = ordered[:_CAREFULLY] if task.careful else []
         for uid in first:
@@ -247,40 +268,47 @@ class _Restore:
         if self._stop.is_set():
             raise self._interrupted()
 
-    def _write_some(self, task: _Mailbox, uids: set[int]) -> None:
+    def _write_some(self, task: MailboxTask, uids: set[int]) -> None:
         mailbox = task.record.mailbox
         if not uids or self._stop.is_set():
             return
-        wanted = (pair for pair in self._pairs(task, uids) if pair[0].uid in uids)
-        outgoing = read_ahead(self._outgoing(task, wanted), lambda each: each.size, limit=_AHEAD_OCTETS)
-        written: list[int] = []
-        try:
-            for outcome in self._target.write(mailbox, self._until_stopped(outgoing)):
-                self._settle(task, outcome)
-                if outcome.result != "refused":
-                    written.append(outcome.message.uid)
-                if len(written) >= _JOURNAL_EVERY:
-                    self._state.journal_written(self._journal, mailbox.raw_name, written)
-                    written = []
-        finally:
-            self._state.journal_written(self._journal, mailbox.raw_name, written)
+        outgoing = (each for _, each in self._read_ahead(self._outgoing(task, uids)))
+        outcomes = self._target.write(mailbox, outgoing)
+        self._settle_all(((mailbox, outcome) for outcome in outcomes), {mailbox.raw_name: task})
 
-    def _until_stopped(self, outgoing: Iterator[Outgoing]) -> Iterator[Outgoing]:
-        """What was read ahead need not be written."""
-        for each in outgoing:
+    def _read_ahead(self, outgoing: Iterator[tuple[Mailbox, Outgoing]]) -> Iterator[tuple[Mailbox, Outgoing]]:
+        for each in read_ahead(outgoing, lambda pair: pair[1].size, limit=_AHEAD_OCTETS):
             if self._stop.is_set():
-                return
+                return  # what was read ahead need not be written
             yield each
 
-    def _pairs(self, task: _Mailbox, uids: set[int]) -> Iterator[Pair]:
+    def _settle_all(self, outcomes: Iterator[tuple[Mailbox, Outcome]], tasks: Mapping[bytes, MailboxTask]) -> None:
+        """Note what became of messages, those of one mailbox together."""
+        for raw_name, some in itertools.groupby(outcomes, lambda pair: pair[0].raw_name):
+            written: list[int] = []
+            try:
+                for _, outcome in some:
+                    self._settle(tasks[raw_name], outcome)
+                    if outcome.result != "refused":
+                        written.append(outcome.message.uid)
+                    if len(written) >= _JOURNAL_EVERY:
+                        self._state.journal_written(self._journal, raw_name, written)
+                        written = []
+            finally:
+                self._state.journal_written(self._journal, raw_name, written)
+
+    def _pairs(self, task: MailboxTask, uids: set[int]) -> Iterator[Pair]:
         """The messages of the segments that hold these UIDs."""
+        if not uids:
+            return
         first, last = min(uids), max(uids)
         for segment in task.record.segments:
             if segment.first <= last and first <= segment.last:
                 yield from segments.read(self._repository, segment)
 
-    def _needed(self, task: _Mailbox, lookup: Lookup) -> set[int]:
-        """UIDs that are to be written; the rest is counted as present."""
+    def _look(self, task: MailboxTask) -> tuple[set[int], int]:
+        """UIDs that are to be written, the rest being counted as present; and how many messages there are strangers."""
+        lookup = Lookup(self._target.present(task.record.mailbox), self._held)
         missing: set[int] = set()
         recognised: set[int] = set()
         octets = 0
@@ -300,12 +328,14 @@ class _Restore:
         if not task.announced:
             self._observer(Advance(self._account, task.record.mailbox.name, task.present, octets))
             task.announced = True
-        return missing
+        return missing, lookup.strangers
 
-    def _outgoing(self, task: _Mailbox, wanted: Iterator[Pair]) -> Iterator[Outgoing]:
-        for row, state in wanted:
+    def _outgoing(self, task: MailboxTask, uids: set[int]) -> Iterator[tuple[Mailbox, Outgoing]]:
+        for row, state in self._pairs(task, uids):
             if self._stop.is_set():
                 return
+            if row.uid not in uids:
+                continue
             try:
                 body = self._store.open(row.message, row.size)
             except (Damaged, StorageError) as error:
@@ -313,22 +343,25 @@ class _Restore:
                     raise
                 self._lost(task, row.uid, error)
                 continue
-            yield Outgoing(
-                key=row.message,
-                fingerprint=row.fingerprint,
-                uid=row.uid,
-                flags=state.flags,
-                internaldate=row.internaldate,
-                size=row.size,
-                body=body,
+            yield (
+                task.record.mailbox,
+                Outgoing(
+                    key=row.message,
+                    fingerprint=row.fingerprint,
+                    uid=row.uid,
+                    flags=state.flags,
+                    internaldate=row.internaldate,
+                    size=row.size,
+                    body=body,
+                ),
             )
 
-    def _lost(self, task: _Mailbox, uid: int, error: BackupdError) -> None:
+    def _lost(self, task: MailboxTask, uid: int, error: BackupdError) -> None:
         task.settled.add(uid)
         task.refused += 1
         self._problems.append(Problem(task.record.mailbox.name, uid, str(error)))
 
-    def _settle(self, task: _Mailbox, outcome: Outcome) -> None:
+    def _settle(self, task: MailboxTask, outcome: Outcome) -> None:
         uid = outcome.message.uid
         task.settled.add(uid)
         if outcome.result == "refused":
@@ -343,30 +376,4 @@ class _Restore:
     def _interrupted(self) -> Interrupted:
         return Interrupted(
             "stopped", subject=self._account, remedy="what was written stays; the same command goes on from there"
-        )
-
-
-class _Mailbox:
-    """A mailbox on its way; it outlives the connections to the target."""
-
-    def __init__(self, record: MailboxRecord, target_name: str) -> None:
-        self.record, self.target_name = record, target_name
-        self.settled: set[int] = set()
-        self.present = self.written = self.altered = self.refused = self.unreadable = 0
-        self.announced = False
-        # After a lost connection: one message at a time, and which one, so that a deadly one is found.
-        self.careful = False
-        self.alone: int | None = None
-
-    def report(self, *, failed: bool = False) -> RestoredMailbox:
-        left = self.record.messages - self.present - self.written - self.refused if failed else 0
-        return RestoredMailbox(
-            name=self.record.mailbox.name,
-            target_name=self.target_name,
-            messages=self.record.messages,
-            octets=self.record.octets,
-            present=self.present,
-            written=self.written,
-            altered=self.altered,
-            refused=self.refused + left,
         )

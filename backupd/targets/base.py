@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import Literal, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -83,3 +83,19 @@ class Target(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class FarTarget(Target, Protocol):
+    """A target that every question takes a while to reach: it can be asked and told much at once.
+
+    These two only save time. Where they fail, `prepare` and `write` find the reason, mailbox by mailbox.
+    """
+
+    def prepare_all(self, mailboxes: Sequence[Mailbox]) -> list[Mailbox]:
+        """`prepare` these. Returns those it went well with."""
+        ...
+
+    def write_all(self, messages: Iterable[tuple[Mailbox, Outgoing]]) -> Iterator[tuple[Mailbox, Outcome]]:
+        """`write` to several mailboxes that `prepare_all` went well with; the messages of one come together."""
+        ...

@@ -19,7 +19,7 @@ from backupd.repository.repository import Repository
 from tests.operations.conftest import Backup
 from tests.support.mail import message, nasty_mail, nasty_octets
 from tests.support.memory_storage import MemoryStorage
-from tests.support.memory_target import MemoryTarget
+from tests.support.memory_target import FarMemoryTarget, MemoryTarget
 from tests.support.simulated_account import DATE, SimulatedAccount
 
 Restore = Callable[..., RestoreReport]
@@ -263,6 +263,98 @@ class TestTrouble:
 
         assert len(target.boxes[b"INBOX"]) == 201
         assert len(set(target.boxes[b"INBOX"])) == 201
+
+
+class TestFarTarget:
+    """Small mailboxes go to a far target together."""
+
+    @pytest.fixture
+    def target(self, repository: Repository) -> FarMemoryTarget:
+        return FarMemoryTarget(repository.secrets.fingerprint)
+
+    @pytest.fixture
+    def five(self, take: Backup, account: SimulatedAccount) -> SimulatedAccount:
+        """An account of five mailboxes of five messages each, and an empty one; some messages are in two of them."""
+        for number, name in enumerate((b"INBOX", b"One", b"Two", b"Three", b"Four")):
+            if name != b"INBOX":
+                account.create(name)
+            account.append(name, *mails(number + 5)[number:], flags=(b"\\Seen",))
+        account.create(b"Empty")
+        take()
+        return account
+
+    def test_all_comes_back_in_one_go(
+        self, five: SimulatedAccount, put_back: Restore, target: FarMemoryTarget
+    ) -> None:
+        report = put_back()
+
+        assert target.boxes == expected(five)
+        assert target.written_at_once == sum(each.written for each in report.mailboxes) == 25
+
+    def test_a_second_restore_writes_nothing(
+        self, five: SimulatedAccount, put_back: Restore, target: FarMemoryTarget
+    ) -> None:
+        put_back()
+        report = put_back()
+
+        assert target.boxes == expected(five)
+        assert [(each.present, each.written) for each in report.mailboxes if each.messages] == [(5, 0)] * 5
+
+    def test_a_mailbox_that_is_not_made_at_once_is_made_alone(
+        self, five: SimulatedAccount, put_back: Restore, target: FarMemoryTarget
+    ) -> None:
+        target.unmade = frozenset({b"Two", b"Empty"})
+
+        assert put_back().problems == []
+        assert target.boxes == expected(five)
+        assert target.written_at_once == 20
+
+    def test_a_refused_message_costs_that_message_and_its_mailbox_is_named(
+        self, five: SimulatedAccount, put_back: Restore, target: FarMemoryTarget
+    ) -> None:
+        target.refused = {mails(1)[0]}
+
+        (problem,) = put_back().problems
+
+        assert (problem.mailbox, problem.uid) == ("INBOX", 1)
+        assert sum(map(len, target.boxes.values())) == 24
+
+    @pytest.mark.parametrize("deadly", [1, 4, 7])
+    def test_after_a_lost_connection_nothing_is_there_twice(
+        self, five: SimulatedAccount, put_back: Restore, target: FarMemoryTarget, deadly: int
+    ) -> None:
+        target.deadly = {mails(8)[deadly]: 1}
+        target.batch = 3
+
+        assert put_back().problems == []
+        assert {name: Counter(box) for name, box in target.boxes.items()} == {
+            name: Counter(box) for name, box in expected(five).items()
+        }
+
+    def test_a_message_that_ends_every_connection_is_found(
+        self, five: SimulatedAccount, put_back: Restore, target: FarMemoryTarget
+    ) -> None:
+        target.deadly = {mails(1)[0]: 100}
+
+        (problem,) = put_back().problems
+
+        assert (problem.mailbox, problem.uid) == ("INBOX", 1)
+        assert sum(map(len, target.boxes.values())) == 24
+
+    def test_stopped_it_goes_on_from_there(
+        self, five: SimulatedAccount, put_back: Restore, target: FarMemoryTarget
+    ) -> None:
+        stop = threading.Event()
+        target.after_write = lambda raw: stop.set() if raw == mails(7)[6] else None
+
+        with pytest.raises(Interrupted):
+            put_back(stop=stop)
+        assert 0 < sum(map(len, target.boxes.values())) < 25
+        put_back()
+
+        assert {name: Counter(box) for name, box in target.boxes.items()} == {
+            name: Counter(box) for name, box in expected(five).items()
+        }
 
 
 def test_a_writer_cannot_restore(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from backupd.errors import ConnectionLost
 from backupd.mail.headers import header_of
@@ -73,3 +74,22 @@ class MemoryTarget:
 
     def close(self) -> None:
         """Nothing to end."""
+
+
+class FarMemoryTarget(MemoryTarget):
+    """The same, far away. unmade: mailboxes that `prepare_all` cannot make, and `prepare` can."""
+
+    unmade: frozenset[bytes] = frozenset()
+    written_at_once = 0
+
+    def prepare_all(self, mailboxes: Sequence[Mailbox]) -> list[Mailbox]:
+        made = [each for each in mailboxes if each.raw_name not in self.unmade]
+        for each in made:
+            self.prepare(each)
+        return made
+
+    def write_all(self, messages: Iterable[tuple[Mailbox, Outgoing]]) -> Iterator[tuple[Mailbox, Outcome]]:
+        for mailbox, some in itertools.groupby(messages, lambda pair: pair[0]):
+            for outcome in self.write(mailbox, (message for _, message in some)):
+                self.written_at_once += outcome.result == "written"
+                yield mailbox, outcome
