@@ -74,7 +74,7 @@ KINDS = (
     Kind("mail", "mailing lists, newsletters and spam; 100 Mbit/s", bulk, 5_000, 200, 100),
     Kind("slow line", "the same; 20 Mbit/s", bulk, 5_000, 200, 20, rounds=1),
     Kind("100 folders", "100 folders; 100 Mbit/s", folders(100), 2_000, 200, 100, rounds=1),
-    Kind("1,000 folders", "1,000 folders; 100 Mbit/s", folders(1_000), 5_000, 1_000, 100, rounds=1),
+    Kind("500 folders", "500 folders; 100 Mbit/s", folders(500), 2_500, 500, 100, rounds=1),
 )
 
 

@@ -15,6 +15,7 @@ from bench.contestants import BORG, OWN, RAW, RESTIC, ROOT
 from bench.figures import Comparison, Sample, between, compare, highest, octets, rates, rows, table
 from bench.mailboxes import Box
 from bench.rounds import FIRST, ONE_NEW, TO_FILES, TO_SERVER, UNCHANGED
+from bench.solid import DENSE, SOLID
 
 PAGE = ROOT / "docs/benchmarks.md"
 RESULTS = ROOT / "bench/results"
@@ -26,6 +27,7 @@ SUMMARY = (
     Comparison("first snapshot, wall: mbsync + borg / backupd", FIRST, "wall", BORG, OWN),
     Comparison("bytes stored: backupd / restic, without its Maildir", FIRST, "stored", OWN, RESTIC),
     Comparison("bytes stored: backupd / borg, without its Maildir", FIRST, "stored", OWN, BORG),
+    Comparison(f"bytes stored: backupd / {DENSE}", FIRST, "stored", OWN, DENSE),
     Comparison("nothing changed, wall: mbsync + restic / backupd", UNCHANGED, "wall", RESTIC, OWN),
     Comparison("one new message, wall: mbsync + restic / backupd", ONE_NEW, "wall", RESTIC, OWN),
     Comparison("restore to files, wall: restic / backupd", TO_FILES, "wall", RESTIC, OWN),
@@ -79,7 +81,7 @@ def text(measured: Measured) -> str:
     for box in measured.boxes:
         own = [sample for sample in measured.samples if sample.mailbox == box.name]
         present = {sample.contestant for sample in own}
-        names = [name for name in measured.contestants if name in present]
+        names = [name for name in (*measured.contestants, *SOLID) if name in present]
         mailboxes = len(list(box.spool.iterdir()))
         lines += [
             f"### {box.name}: {box.about}",

@@ -14,6 +14,7 @@ from bench.contestants import RAW, Contestant
 from bench.figures import Measure, Sample
 from bench.mailboxes import Box, total
 from bench.process import Command, Cost, Failed, run
+from bench.solid import solid
 from tests.support.dovecot import Dovecot
 from tests.support.dovecot_account import Account
 from tests.support.mail import message
@@ -133,6 +134,9 @@ def measure(
             yield from now.first()
             yield from now.to_files()
         shutil.rmtree(folder)
+    for way, size in solid(box.spool):
+        say(f"{box.name}: {way}: {size / 1e6:.1f} MB")
+        yield Sample(box.name, FIRST, way, "stored", size)
 
 
 def _warm(order: Sequence[Contestant], account: Account, scratch: Path, limit: float) -> None:
