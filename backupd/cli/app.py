@@ -25,6 +25,7 @@ COMMANDS = (
     ("doctor", _CARE, "Check configuration, logins, TLS, repository and clock, and say what to mend."),
     ("config", _CARE, "Check the configuration; print its JSON Schema."),
     ("key", _CARE, "List, add, remove, rotate and export keys of the repository."),
+    ("s3-policy", _CARE, "Print the least rights that a role needs in the repository's bucket."),
     ("completion", _CARE, "Print the completion script of a shell."),
     ("backup", _BACK_UP, "Take a snapshot of accounts now."),
     ("restore", _BACK_UP, "Write a snapshot's mail to a server or to files."),
@@ -67,7 +68,8 @@ def make_app(run: Callable[[Context, App, list[str]], int]) -> App:
                 sub.command(f"backupd.cli.commands.{name}:{verb}_command", name=verb, help=what, sort_key=order)
             app.command(sub)
         else:
-            app.command(f"backupd.cli.commands.{name}:command", name=name, group=group, help=text, sort_key=place)
+            module = f"backupd.cli.commands.{name.replace('-', '_')}"
+            app.command(f"{module}:command", name=name, group=group, help=text, sort_key=place)
     app["--help"].group = app["--version"].group = _GLOBAL
     app.meta.group_parameters = _GLOBAL
 

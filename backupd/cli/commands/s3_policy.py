@@ -1,0 +1,31 @@
+"""`backupd s3-policy`."""
+
+from __future__ import annotations
+
+from backupd.cli import output
+from backupd.cli.context import Here
+from backupd.errors import UsageError
+from backupd.storage.s3_policy import Role, policy
+
+
+def command(*, role: Role, context: Here) -> int:
+    """Print the IAM policy with the least that a role needs to do in the repository's bucket. Asks no server.
+
+    Parameters
+    ----------
+    role
+        writer: takes snapshots, and can neither remove nor replace anything. reader: restores. auditor: checks what is
+        stored. pruner: removes what no snapshot needs.
+    """
+    from backupd.storage import s3_settings
+
+    repository = context.config.repository
+    if not repository.url.startswith("s3://"):
+        raise UsageError(
+            "the repository is not in a bucket", subject=repository.url, remedy="only s3://bucket/prefix has policies"
+        )
+    bucket, prefix = s3_settings.parse(repository.url)
+    elsewhere = repository.s3 is not None and repository.s3.endpoint_url is not None
+    found = policy(bucket, prefix, role, conditions=not elsewhere)
+    output.write_raw(output.encode_indented(found) + b"\n")
+    return 0

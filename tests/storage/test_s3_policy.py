@@ -1,0 +1,98 @@
+"""What the printed policies allow, as IAM reads them: an Allow whose action, resource and every condition match."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import Any
+
+import pytest
+
+from backupd.storage.s3_policy import ROLES, Role, policy
+
+BUCKET = "arn:aws:s3:::mail"
+OBJECTS = ("packs/ab/" + 64 * "a", "index/" + 64 * "b", "snapshots/" + 16 * "c" + "/20260101T000000000Z-00000000")
+FIXED = ("repository.json", "keys/admin-00000000.json")
+KEPT_FROM_ALL = (
+    "s3:DeleteObjectVersion", "s3:PutBucketPolicy", "s3:PutObjectAcl", "s3:PutLifecycleConfiguration",
+    "s3:BypassGovernanceRetention", "s3:PutBucketVersioning", "s3:DeleteBucket",
+)  # fmt: skip
+
+
+def allows(document: dict[str, Any], action: str, resource: str, **context: str) -> bool:
+    return any(_matches(statement, action, resource, context) for statement in document["Statement"])
+
+
+def _matches(statement: dict[str, Any], action: str, resource: str, context: dict[str, str]) -> bool:
+    resources = statement["Resource"] if isinstance(statement["Resource"], list) else [statement["Resource"]]
+    if statement["Action"] != action or not any(fnmatchcase(resource, each) for each in resources):
+        return False
+    for operator, wanted in statement.get("Condition", {}).items():
+        for key, value in wanted.items():
+            found = context.get(key.removeprefix("s3:").replace("-", "_"))
+            match operator:
+                case "Null":
+                    holds = (found is None) == (value == "true")
+                case "Bool":
+                    holds = found == value
+                case "StringLike":
+                    holds = found is not None and fnmatchcase(found, value)
+                case _:
+                    raise AssertionError(operator)
+            if not holds:
+                return False
+    return True
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("prefix", ["", "backup/", "a/b/"])
+def test_every_role_lists_and_reads_the_repository_and_nothing_beside_it(role: Role, prefix: str) -> None:
+    document = policy("mail", prefix, role, conditions=True)
+
+    assert allows(document, "s3:ListBucket", BUCKET, prefix=f"{prefix}packs/")
+    assert all(allows(document, "s3:GetObject", f"{BUCKET}/{prefix}{name}") for name in (*OBJECTS, *FIXED))
+    if prefix:
+        assert not allows(document, "s3:ListBucket", BUCKET, prefix="")
+        assert not allows(document, "s3:GetObject", f"{BUCKET}/other/secret")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_no_role_may_undo_what_protects_the_bucket(role: Role) -> None:
+    document = policy("mail", "", role, conditions=True)
+
+    for action in KEPT_FROM_ALL:
+        assert not allows(document, action, BUCKET)
+        assert not allows(document, action, f"{BUCKET}/{OBJECTS[0]}")
+
+
+def test_a_writer_stores_what_is_new_and_neither_replaces_nor_removes() -> None:
+    document = policy("mail", "backup/", "writer", conditions=True)
+
+    for name in OBJECTS:
+        place = f"{BUCKET}/backup/{name}"
+        assert allows(document, "s3:PutObject", place, if_none_match="*", ObjectCreationOperation="true")
+        assert not allows(document, "s3:PutObject", place, ObjectCreationOperation="true")
+        assert allows(document, "s3:PutObject", place, ObjectCreationOperation="false"), "parts of an upload"
+        assert not allows(document, "s3:DeleteObject", place)
+    for name in FIXED:
+        assert not allows(document, "s3:PutObject", f"{BUCKET}/backup/{name}", if_none_match="*")
+
+
+@pytest.mark.parametrize("role", ["reader", "auditor"])
+def test_whoever_only_reads_stores_nothing(role: Role) -> None:
+    document = policy("mail", "", role, conditions=True)
+
+    assert not any(allows(document, "s3:PutObject", f"{BUCKET}/{name}", if_none_match="*") for name in OBJECTS)
+
+
+def test_only_a_pruner_removes_and_it_leaves_keys_and_description() -> None:
+    document = policy("mail", "", "pruner", conditions=True)
+
+    assert all(allows(document, "s3:DeleteObject", f"{BUCKET}/{name}") for name in OBJECTS)
+    assert not any(allows(document, "s3:DeleteObject", f"{BUCKET}/{name}") for name in FIXED)
+
+
+def test_a_service_that_does_not_know_amazons_conditions_gets_none() -> None:
+    document = policy("mail", "", "writer", conditions=False)
+
+    assert allows(document, "s3:PutObject", f"{BUCKET}/{OBJECTS[0]}")
+    assert all("Condition" not in statement for statement in document["Statement"])
