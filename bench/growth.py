@@ -212,12 +212,12 @@ def main(words: Sequence[str]) -> int:
     kinds = [kind for kind in (QUICK if wish.quick else KINDS) if not wish.only or kind.name in wish.only]
     scratch = Path(tempfile.mkdtemp(prefix="bench-", dir=wish.scratch))
     try:
-        for kind in kinds:
+        for number, kind in enumerate(kinds):
             # A server for each, so that no more than one account is on the disk.
             with Dovecot() as server, Door(server.ports.imap) as door:
                 say(f"{kind.name}: delivering")
                 account = fill(server, kind)
-                folder = scratch / kind.name
+                folder = scratch / str(number)  # a name with a space is too much for mbsync
                 folder.mkdir()
                 samples += Series(kind, account, door, program, folder, say).run()
                 shutil.rmtree(folder)
