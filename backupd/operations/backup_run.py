@@ -38,6 +38,9 @@ _SCANS_IN_BATCH = 64
 _MOST_IN_BATCH = 128
 """Chunks of mailboxes with little news in each; a checkpoint comes after them at the earliest."""
 
+_Batches = dict[Future[None], tuple[list[MailboxWork], Batch[ChunkResult]]]
+"""Works of mailboxes, and the chunks that are brought in for them together, in the same order."""
+
 
 class BackupReport(msgspec.Struct, frozen=True):
     """What a run did.
@@ -213,6 +216,12 @@ class BackupRun:
     # Bringing in what is new
 
     def _bring_in(self, pool: ThreadPoolExecutor) -> None:
+        batches = self._begin(pool)
+        for raw_name in [raw_name for raw_name, work in self._works.items() if not work.waiting]:
+            self._finish(raw_name)
+        self._collect(batches)
+
+    def _begin(self, pool: ThreadPoolExecutor) -> _Batches:
         if self._gone:
             self._ids_arrived = set()
         server_ids = bool({"OBJECTID", "X-GM-EXT-1"} & set(self._server.capabilities))
@@ -241,14 +250,12 @@ class BackupRun:
                 )
                 work.waiting += 1
                 chunks.append((chunk, work))
-        batches: dict[Future[None], tuple[list[MailboxWork], Batch[ChunkResult]]] = {}
+        batches: _Batches = {}
         for some in gather(chunks, lambda each: each[0].messages, limit=self._portion, most=_MOST_IN_BATCH):
             together = [chunk for chunk, _ in some]
             batch = Batch(together, _expect_fetches(together), self._stop)
             batches[pool.submit(self._sessions.run, batch)] = [work for _, work in some], batch
-        for raw_name in [raw_name for raw_name, work in self._works.items() if not work.waiting]:
-            self._finish(raw_name)
-        self._collect(batches)
+        return batches
 
     def _portion(self, left: int) -> int:
         """How many of the messages that are left one session reads next: ever fewer, so that all end at the same time.
@@ -264,7 +271,7 @@ class BackupRun:
         if any(row.server_id for row in rows):
             self._state.learn(self._account, rows)
 
-    def _collect(self, batches: dict[Future[None], tuple[list[MailboxWork], Batch[ChunkResult]]]) -> None:
+    def _collect(self, batches: _Batches) -> None:
         last = time.monotonic()
         failure: BackupdError | None = None
         for future in as_they_end(batches, self._stop):
@@ -276,7 +283,7 @@ class BackupRun:
                 # The others stop where they are, and what they have is kept.
                 self._stop.set()
                 failure = failure or error
-            works, batch = batches[future]
+            works, batch = batches.pop(future)
             for work, result in zip(works, batch.outcomes, strict=False):
                 if isinstance(result, ServerRefused):
                     work.refused(result)

@@ -6,6 +6,7 @@ long line if every one was waited for.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Generic, TypeVar
@@ -27,30 +28,36 @@ class Batch(Work[None], Generic[Result]):
     rest. That the server refused one is an outcome, and the next goes on.
     """
 
-    def __init__(self, works: Sequence[Work[Result]], expect: Callable[[Session], object], stop: Stop) -> None:
+    def __init__(self, works: Iterable[Work[Result]], expect: Callable[[Session], object], stop: Stop) -> None:
         """expect: tells a session what the works will ask of it. stop: when set, no other is begun."""
-        self._works, self._expect, self._stop = works, expect, stop
-        self._again = False
+        self._left, self._stop = deque(works), stop
+        self._expect: Callable[[Session], object] | None = expect
+        self._past = 0
         self.outcomes: list[Result | ServerRefused] = []
 
     @property
     def progress(self) -> int:
-        return len(self.outcomes) + sum(work.progress for work in self._works)
+        return self._past + sum(work.progress for work in self._left)
 
     def __call__(self, session: Session) -> None:
         if self._stop.is_set():
             return  # whoever was stopped in the middle of an answer left a connection that is of no more use
-        # After a lost connection, one by one: a message that ends connections must not be taken for another's fault.
-        if not self._again:
-            self._expect(session)
-        self._again = True
-        for work in self._works[len(self.outcomes) :]:
-            if self._stop.is_set():
-                return
+        self._ask_ahead(session)
+        while self._left and not self._stop.is_set():
+            work = self._left[0]
             try:
                 self.outcomes.append(work(session))
             except ServerRefused as error:
                 self.outcomes.append(error)
+            # What is done is let go: together, the works of a run have seen a million messages.
+            self._past += work.progress + 1
+            self._left.popleft()
+
+    def _ask_ahead(self, session: Session) -> None:
+        # After a lost connection, one by one: a message that ends connections must not be taken for another's fault.
+        expect, self._expect = self._expect, None
+        if expect:
+            expect(session)
 
 
 def gather(
