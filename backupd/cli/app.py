@@ -29,6 +29,7 @@ COMMANDS = (
     ("completion", _CARE, "Print the completion script of a shell."),
     ("backup", _BACK_UP, "Take a snapshot of accounts now."),
     ("restore", _BACK_UP, "Write a snapshot's mail to a server or to files."),
+    ("copy", _BACK_UP, "Make the configured copies equal to the repository; needs no key."),
     ("demo", _BACK_UP, "Show the whole cycle on a mailbox of its own; needs no configuration."),
     ("snapshots", _LOOK, "List snapshots."),
     ("ls", _LOOK, "List a snapshot's mailboxes, or the messages of one."),
@@ -80,6 +81,10 @@ def make_app(run: Callable[[Context, App, list[str]], int]) -> App:
             Path | None,
             Parameter(help="The configuration file; else $BACKUPD_CONFIG, then /etc/backupd/config.yaml."),
         ] = None,
+        copy: Annotated[
+            str | None,
+            Parameter(help="Work on this copy of the repository instead: its address in the configuration, or number."),
+        ] = None,
         json: Annotated[bool, Parameter(help="One JSON document on standard output.", show_default=False)] = False,
         quiet: Annotated[
             bool,
@@ -91,6 +96,6 @@ def make_app(run: Callable[[Context, App, list[str]], int]) -> App:
         ] = False,
         debug: Annotated[bool, Parameter(help="A traceback with every error.", show_default=False)] = False,
     ) -> Any:
-        return run(Context(config, json, debug, quiet), app, list(tokens))
+        return run(Context(config, json, debug, quiet, copy), app, list(tokens))
 
     return app

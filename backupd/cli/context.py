@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from backupd.cli import output
+from backupd.errors import UsageError
 
 if TYPE_CHECKING:
     from backupd.config import Config
@@ -34,20 +35,36 @@ _SHOW_CURSOR = "\x1b[?25h"
 
 @dataclass
 class Context:
-    """The global options of one call. config_path: as given, None for the default."""
+    """The global options of one call. config_path: as given, None for the default. copy: which copy to work on, as
+    given, None for the repository itself."""
 
     config_path: Path | None = None
     json: bool = False
     debug: bool = False
     quiet: bool = False
+    copy: str | None = None
     stop: threading.Event = field(default_factory=threading.Event)
 
     @cached_property
     def config(self) -> Config:
-        """The configuration. Raises ConfigError."""
+        """The configuration; with --copy as if the copy was the repository. Raises ConfigError, UsageError."""
         from backupd.config import load
 
-        return load(self.config_path)
+        config = load(self.config_path)
+        if self.copy is None:
+            return config
+        from backupd.operations.opening import at_copy
+
+        return at_copy(config, self.copy)
+
+    def not_at_a_copy(self, command: str) -> None:
+        """Raises UsageError where --copy was given to a command that adds to the repository."""
+        if self.copy is not None:
+            raise UsageError(
+                f"`backupd {command}` works on the repository and on no copy of it",
+                subject=self.copy,
+                remedy="leave out --copy; `backupd copy` brings the copies up to date",
+            )
 
     @property
     def config_file(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,12 +21,41 @@ from backupd.wire.imap_settings import ImapSettings
 
 if TYPE_CHECKING:
     from backupd.config import Config
-    from backupd.config.model import S3
+    from backupd.config.model import S3, Copy
 
 
 def open_repository_storage(config: Config) -> Storage:
     """The place of the repository, which need not exist yet. Raises ConfigError."""
     return open_storage(config.repository.url, s3_settings(config.repository.s3))
+
+
+def find_copy(config: Config, text: str) -> Copy:
+    """The configured copy of this address, or of this number (from 1). Raises UsageError."""
+    for number, each in enumerate(config.copies, 1):
+        if text in (each.url, str(number)):
+            return each
+    known = ", ".join(each.url for each in config.copies)
+    raise UsageError(
+        "there is no such copy in the configuration",
+        subject=text,
+        remedy=f"there are: {known}" if known else "name one below copies:",
+    )
+
+
+def open_copy_storage(copy: Copy) -> Storage:
+    """The place of a copy, which need not exist yet. Raises ConfigError."""
+    return open_storage(copy.url, s3_settings(copy.s3))
+
+
+def at_copy(config: Config, text: str) -> Config:
+    """The configuration as if this copy was the repository. Raises UsageError.
+
+    Its state is its own: the copy may lack what the repository has, and what is known of the one misleads in the other.
+    """
+    copy = find_copy(config, text)
+    repository = config.repository.model_copy(update={"url": copy.url, "s3": copy.s3})
+    own = Path(config.state_dir) / "copies" / hashlib.sha256(copy.url.encode()).hexdigest()[:16]
+    return config.model_copy(update={"repository": repository, "state_dir": own, "copies": ()})
 
 
 def s3_settings(s3: S3 | None) -> S3Settings | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal, get_args
 
-Role = Literal["writer", "reader", "auditor", "pruner"]
+Role = Literal["writer", "reader", "auditor", "copier", "pruner"]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
 Statement = dict[str, Any]
@@ -17,6 +17,7 @@ Statement = dict[str, Any]
 _VERSION: Final = "2012-10-17"
 _WRITTEN: Final = ("packs/", "index/", "snapshots/")
 """What backups store. The description and the keys come once, from whoever sets the repository up."""
+_COPIED: Final = (*_WRITTEN, "keys/", "repository.json")
 _PRUNED: Final = (*_WRITTEN, "marks/")
 
 
@@ -31,6 +32,8 @@ def policy(bucket: str, prefix: str, role: Role, *, conditions: bool) -> dict[st
     statements = [_listing(place, prefix), _allow("Read", "s3:GetObject", f"{place}/{prefix}*")]
     if role == "writer":
         statements += _storing(place, prefix, _WRITTEN, conditions=conditions)
+    elif role == "copier":
+        statements += _storing(place, prefix, _COPIED, conditions=conditions)
     elif role == "pruner":
         statements += _storing(place, prefix, _PRUNED, conditions=conditions)
         statements.append(_allow("Remove", "s3:DeleteObject", *(f"{place}/{prefix}{part}*" for part in _PRUNED)))

@@ -33,6 +33,7 @@ def command(*accounts: str, context: Here) -> int:
     """
     from backupd.cli.progress import shown
 
+    context.not_at_a_copy("backup")
     names = list(dict.fromkeys(accounts)) or list(context.config.accounts)
     for name in names:
         context.config.account(name)  # an unknown name is found before anything is done

@@ -13,6 +13,7 @@ def command(*, context: Here) -> int:
     from backupd.operations.initialise import initialise
     from backupd.operations.opening import repository_secret
 
+    context.not_at_a_copy("init")
     made = initialise(context.storage(), repository_secret(context.config), config_path=context.config_file)
     if context.json:
         output.document(made)

@@ -15,7 +15,7 @@ def command(*, role: Role, context: Here) -> int:
     ----------
     role
         writer: takes snapshots, and can neither remove nor replace anything. reader: restores. auditor: checks what is
-        stored. pruner: removes what no snapshot needs.
+        stored. copier: makes the bucket a copy of another repository. pruner: removes what no snapshot needs.
     """
     from backupd.storage import s3_settings
 

@@ -1,0 +1,203 @@
+"""`backupd copy`: make a second repository equal to the first, object by object. No key is needed, or asked for.
+
+Objects never change, so what the copy has of the right size is there; a copy that was interrupted goes on by itself.
+What is read is compared with what its name proves before it is written, so damage is not copied. What the first has no
+longer stays in the copy: somebody who destroys the first must not destroy the copy with it. That goes for key slots
+too, unless it is said that slots which were revoked in the first are to be revoked in the copy.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from heapq import merge
+from itertools import chain, groupby
+from operator import itemgetter
+
+import msgspec
+
+from backupd.errors import Damaged, Interrupted, NoRepository, ObjectExists, ObjectMissing, UsageError
+from backupd.operations.events import Advance, Observer, Plan, ignore
+from backupd.repository import names
+from backupd.storage.base import ObjectInfo, Storage
+
+CONNECTIONS = 8
+_OCTETS_UNDER_WAY = 64 << 20
+
+
+class CopyProblem(msgspec.Struct, frozen=True):
+    """An object that was not copied, and why."""
+
+    object: str
+    what: str
+
+
+class CopyReport(msgspec.Struct, frozen=True):
+    """What a copy did.
+
+    objects, octets: of the first repository. gone: objects that only the copy has. key_slots: key slots that only the
+    copy has, and that still open it; revoked: those that were removed from it.
+    """
+
+    source: str
+    target: str
+    objects: int
+    octets: int
+    copied: int
+    copied_octets: int
+    gone: int
+    key_slots: list[str]
+    revoked: list[str]
+    problems: list[CopyProblem]
+
+
+def copy(
+    source: Storage,
+    target: Storage,
+    *,
+    revoke: bool = False,
+    connections: int = CONNECTIONS,
+    observer: Observer = ignore,
+    stop: threading.Event | None = None,
+) -> CopyReport:
+    """Write what the target lacks. revoke: remove the key slots that the first repository no longer has.
+
+    At any moment the target is a valid repository: whatever a snapshot in it refers to is there, unless it is missing
+    or damaged in the first one too, which is a problem of the report.
+
+    Raises NoRepository without a first one, UsageError where the target is another repository, Interrupted, and errors
+    of the storage that stop everything.
+    """
+    _refuse_another(source, target)
+    return _Copy(source, target, connections, observer, stop or threading.Event()).run(revoke=revoke)
+
+
+def _refuse_another(source: Storage, target: Storage) -> None:
+    if source.url == target.url:
+        raise UsageError("a copy beside itself protects nothing", subject=target.url, remedy="give it another place")
+    try:
+        first = source.get(names.DESCRIPTION)
+    except ObjectMissing:
+        raise NoRepository("there is no repository to copy", subject=source.url, remedy="check url") from None
+    try:
+        second = target.get(names.DESCRIPTION)
+    except ObjectMissing:
+        return
+    if first != second:
+        raise UsageError(
+            "another repository is there", subject=target.url, remedy="give the copy a place of its own in copies"
+        )
+
+
+class _Copy:
+    """One copy, while it lasts."""
+
+    def __init__(
+        self, source: Storage, target: Storage, connections: int, observer: Observer, stop: threading.Event
+    ) -> None:
+        self._source, self._target, self._connections = source, target, connections
+        self._observer, self._stop = observer, stop
+        self._objects = self._octets = self._copied = self._copied_octets = 0
+        self._gone: list[str] = []
+        self._problems: list[CopyProblem] = []
+
+    def run(self, *, revoke: bool) -> CopyReport:
+        # Listed before what they refer to: what is written while this runs may come along, and need not.
+        snapshots = self._lacking(names.SNAPSHOTS)
+        indexes = self._lacking(names.INDEX)
+        packs = self._lacking(names.PACKS)
+        description = list(self._lacking(names.DESCRIPTION))
+        keys = self._lacking(names.KEYS)
+        stages = [description + keys, packs, indexes, snapshots]
+        ahead = list(chain.from_iterable(stages))
+        self._observer(Plan(self._target.url, len(ahead), sum(each.size for each in ahead)))
+        with ThreadPoolExecutor(self._connections, thread_name_prefix="copy") as pool:
+            for stage in stages:
+                if not self._stop.is_set():
+                    self._run(pool, stage)
+        if self._stop.is_set():
+            raise Interrupted(
+                "stopped", subject=self._target.url, remedy="what was copied stays; the same command goes on from there"
+            )
+        slots = [name for name in self._gone if name.startswith(names.KEYS)]
+        # Without a slot of its own, the first repository has lost its keys, and the copy's are all there are.
+        revoked = slots if revoke and any(self._source.list(names.KEYS)) else []
+        for name in revoked:
+            self._target.delete(name)
+        return CopyReport(
+            source=self._source.url,
+            target=self._target.url,
+            objects=self._objects,
+            octets=self._octets,
+            copied=self._copied,
+            copied_octets=self._copied_octets,
+            gone=len(self._gone) - len(revoked),
+            key_slots=[] if revoked else slots,
+            revoked=revoked,
+            problems=self._problems,
+        )
+
+    def _lacking(self, prefix: str) -> list[ObjectInfo]:
+        """What the target lacks of these objects, in the order of their names."""
+        lacking: list[ObjectInfo] = []
+        for name, here, there in _side_by_side(self._source.list(prefix), self._target.list(prefix)):
+            if here is None:
+                self._gone.append(name)
+                continue
+            self._objects += 1
+            self._octets += here
+            if there is None:
+                lacking.append(ObjectInfo(name, here))
+            elif there != here:
+                what = f"the copy's object has {there:,} octets and should have {here:,}; remove it there"
+                self._problems.append(CopyProblem(name, what))
+        return lacking
+
+    def _run(self, pool: ThreadPoolExecutor, objects: list[ObjectInfo]) -> None:
+        """Copy these, and wait until all are there, before anything that refers to them."""
+        under_way: dict[Future[None], ObjectInfo] = {}
+        try:
+            for each in objects:
+                while under_way and sum(one.size for one in under_way.values()) + each.size > _OCTETS_UNDER_WAY:
+                    self._take(under_way)
+                if len(under_way) > 2 * self._connections:
+                    self._take(under_way)
+                if self._stop.is_set():
+                    break
+                under_way[pool.submit(self._one, each)] = each
+            while under_way:
+                self._take(under_way)
+        finally:
+            for future in under_way:
+                future.cancel()
+
+    def _take(self, under_way: dict[Future[None], ObjectInfo]) -> None:
+        done, _ = wait(under_way, return_when=FIRST_COMPLETED)
+        for future in done:
+            info = under_way.pop(future)
+            try:
+                future.result()
+            except (Damaged, ObjectMissing, ObjectExists) as error:
+                self._problems.append(CopyProblem(info.name, error.what))
+            else:
+                self._copied += 1
+                self._copied_octets += info.size
+                self._observer(Advance(self._target.url, info.name, 1, info.size))
+
+    def _one(self, info: ObjectInfo) -> None:
+        data = self._source.get(info.name)
+        if names.proves(info.name, [data]) is False:
+            raise Damaged("its bytes are not those that its name promises; it was not copied", subject=info.name)
+        self._target.put(info.name, [data])
+
+
+def _side_by_side(
+    first: Iterator[ObjectInfo], second: Iterator[ObjectInfo]
+) -> Iterator[tuple[str, int | None, int | None]]:
+    """(name, size in the first, size in the second) of all objects; both listings are in the order of names."""
+    here = ((info.name, 0, info.size) for info in first)
+    there = ((info.name, 1, info.size) for info in second)
+    for name, found in groupby(merge(here, there), key=itemgetter(0)):
+        sizes = {side: size for _, side, size in found}
+        yield name, sizes.get(0), sizes.get(1)
