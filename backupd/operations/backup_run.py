@@ -125,7 +125,7 @@ class BackupRun:
 
     def _mend(self) -> str:
         """Make up for what is missing from the repository; see mend.py for the token."""
-        found = mend(self._repository, self._account, self._history.parent, self._state)
+        found = mend(self._repository, self._account, self._history.parent, self._state, self._history.started)
         if found.mailboxes is not None:
             self._history.mended(found.mailboxes)
         for note in [*self._history.notes, *found.notes]:

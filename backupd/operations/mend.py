@@ -3,11 +3,14 @@
 A lost index object is made anew from the packs. Messages that a lost pack held are taken out of the account's last
 state, so that this run finds them new and stores them again, if the server still has them; those it no longer has are
 lost from the snapshots before, and a note says how many are fetched again. Nothing is read as long as nothing is amiss.
+
+Where requests are charged for, all packs are listed twice a day, and not with every run.
 """
 
 from __future__ import annotations
 
 import hashlib
+from datetime import datetime
 from typing import NamedTuple
 
 import msgspec
@@ -18,9 +21,14 @@ from backupd.model import MailboxStatus
 from backupd.operations.messages import MessageStore
 from backupd.operations.state import State
 from backupd.repository import mending, segments
+from backupd.repository.mending import Health
 from backupd.repository.repository import Repository
 from backupd.repository.segments import Segment
 from backupd.repository.snapshots import MailboxRecord, Snapshot
+
+_SOUND_SECONDS = 12 * 3600.0
+_UNDER_WAY_SECONDS = 1800.0
+"""A run that stores packs indexes them with its next checkpoint, minutes later."""
 
 
 class Mended(NamedTuple):
@@ -32,13 +40,17 @@ class Mended(NamedTuple):
     token: str
 
 
-def mend(repository: Repository, account: str, parent: Snapshot | None, state: State) -> Mended:
+def mend(repository: Repository, account: str, parent: Snapshot | None, state: State, now: datetime) -> Mended:
     """Look at the repository, make up for lost index objects, and judge the account's last state."""
-    store = MessageStore(repository)
+    store, url, seconds = MessageStore(repository), repository.storage.url, now.timestamp()
     notes = [f"{name} is damaged; what it told is made up for from the packs" for name in repository.damaged_indexes]
-    health = mending.examine(repository)
-    if health.unindexed and mending.adopt(repository, health.unindexed, store.identify):
-        health = mending.examine(repository)
+    if repository.storage.charges and not notes and 0 <= seconds - (state.sound_since(url) or 0) < _SOUND_SECONDS:
+        health = Health(frozenset(), ())
+    else:
+        health = mending.examine(repository, stored_before=seconds - _UNDER_WAY_SECONDS)
+        if health.unindexed and mending.adopt(repository, health.unindexed, store.identify):
+            health = mending.examine(repository, stored_before=seconds - _UNDER_WAY_SECONDS)
+        state.found_sound(url, None if notes or health.lost or health.unindexed else seconds)
     lost = sorted(f"{pack.hex()} {offset}" for pack, offset in health.lost)
     token = hashlib.sha256("\n".join([*lost, *sorted(health.unindexed)]).encode()).hexdigest()
     amiss = bool(health.lost or health.unindexed)

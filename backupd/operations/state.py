@@ -35,6 +35,7 @@ CREATE TABLE IF NOT EXISTS restore_mailbox (
     target TEXT, mailbox BLOB, strangers INTEGER NOT NULL, PRIMARY KEY (target, mailbox)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS restore_written (
     target TEXT, mailbox BLOB, uid INTEGER, PRIMARY KEY (target, mailbox, uid)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sound (repository TEXT PRIMARY KEY, time REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS mended (account TEXT PRIMARY KEY, token TEXT NOT NULL) WITHOUT ROWID;
 """
 _FILE = "state.sqlite"
@@ -157,6 +158,18 @@ class State:
     def mended(self, account: str, token: str) -> None:
         """A backup of the account has made up for this damage."""
         self._write("INSERT OR REPLACE INTO mended VALUES (?, ?)", [(account, token)])
+
+    def sound_since(self, repository: str) -> float | None:
+        """When nothing was amiss in the repository at this address, in seconds since 1970."""
+        rows = self._read("SELECT time FROM sound WHERE repository = ?", repository)
+        return float(str(rows[0][0])) if rows else None
+
+    def found_sound(self, repository: str, time: float | None) -> None:
+        """At this time nothing was amiss; None: something is."""
+        if time is None:
+            self._write("DELETE FROM sound WHERE repository = ?", [(repository,)])
+        else:
+            self._write("INSERT OR REPLACE INTO sound VALUES (?, ?)", [(repository, time)])
 
     # The journal of restores
 

@@ -32,8 +32,11 @@ class Health(NamedTuple):
     unindexed: tuple[str, ...]
 
 
-def examine(repository: Repository) -> Health:
+def examine(repository: Repository, *, stored_before: float | None = None) -> Health:
     """Compare the index with the packs that are there, by name and size, and leave what is lost out of account.
+
+    stored_before: seconds since 1970. Packs that are known to have been stored later are not unindexed yet: whoever
+    stores them will index them.
 
     Reads nothing of packs but the blocks that were found damaged before, which may have been put back, and those of
     packs that have another size than they should.
@@ -42,7 +45,12 @@ def examine(repository: Repository) -> Health:
     # Others may be storing packs all the time. Those that were indexed first and are not listed then are lost; those
     # that were listed first and are neither under way nor indexed then are not indexed.
     indexed = repository.index.packs()
-    sizes = {info.name: info.size for info in repository.storage.list(names.PACKS)}
+    sizes: dict[str, int] = {}
+    young = set()
+    for info in repository.storage.list(names.PACKS):
+        sizes[info.name] = info.size
+        if stored_before is not None and info.modified is not None and info.modified > stored_before:
+            young.add(info.name)
     accounted = repository.under_way | {names.pack(pack.hex()) for pack in repository.index.packs()}
     before = repository.index.lost()
     lost: dict[Lost, int] = {}
@@ -60,7 +68,7 @@ def examine(repository: Repository) -> Health:
     if lost.keys() != before or _counted(repository, lost):
         repository.index.clear()
         repository.refresh()
-    return Health(frozenset(lost), tuple(name for name in sizes if name not in accounted))
+    return Health(frozenset(lost), tuple(name for name in sizes if name not in accounted and name not in young))
 
 
 def _counted(repository: Repository, lost: dict[Lost, int]) -> bool:

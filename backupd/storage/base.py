@@ -18,10 +18,12 @@ Buffer = bytes | bytearray | memoryview
 
 
 class ObjectInfo(NamedTuple):
-    """An object in a listing; size in bytes."""
+    """An object in a listing. size: in bytes. modified: when it was stored, in seconds since 1970, where listings say
+    so."""
 
     name: str
     size: int
+    modified: float | None = None
 
 
 class Storage(Protocol):
@@ -30,6 +32,11 @@ class Storage(Protocol):
     @property
     def url(self) -> str:
         """The place, for messages to people; never with a secret in it."""
+        ...
+
+    @property
+    def charges(self) -> bool:
+        """Whether every request costs money and a round trip, so that nothing is looked up without need."""
         ...
 
     def put(self, name: str, data: Sequence[Buffer]) -> None:

@@ -53,6 +53,11 @@ class LocalStorage:
         """The directory's path."""
         return str(self._root)
 
+    @property
+    def charges(self) -> bool:
+        """No."""
+        return False
+
     def put(self, name: str, data: Sequence[Buffer]) -> None:
         """See Storage.put."""
         path = self._path(name)

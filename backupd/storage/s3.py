@@ -65,6 +65,11 @@ class S3Storage:
         return self._url
 
     @property
+    def charges(self) -> bool:
+        """Yes."""
+        return True
+
+    @property
     def conditional(self) -> bool | None:
         """Whether the service keeps objects from being overwritten; None while nothing was put that shows it."""
         return self._conditional
@@ -253,7 +258,7 @@ class S3Storage:
             for each in page.get("Contents", []):
                 name = each["Key"].removeprefix(self._prefix)
                 if name.startswith(prefix) and NAME.match(name):
-                    yield ObjectInfo(name, each["Size"])
+                    yield ObjectInfo(name, each["Size"], each["LastModified"].timestamp())
             if not page.get("IsTruncated"):
                 return
             following = {"ContinuationToken": page.get("NextContinuationToken", "")}

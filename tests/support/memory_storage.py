@@ -15,6 +15,7 @@ class MemoryStorage:
     """
 
     url = "memory:"
+    charges = False
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
