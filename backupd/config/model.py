@@ -87,6 +87,22 @@ def _whole_seconds(value: Any) -> Any:
 Seconds = Annotated[float, Field(gt=0, le=3600), BeforeValidator(_whole_seconds)]
 
 
+class ObjectLock(_Section):
+    """Locks that keep stored objects from being destroyed; the bucket must have been made with Object Lock."""
+
+    mode: Literal["compliance", "governance"]
+    """compliance: nobody can shorten a lock; governance: those can who have the right to bypass it."""
+    keep: Duration
+    """How long an object is locked, a day or more; locks of what is still needed are made longer in time."""
+
+    @field_validator("keep")
+    @classmethod
+    def _long_enough(cls, value: timedelta) -> timedelta:
+        if value < timedelta(days=1):
+            raise ValueError("too short to be of use; write 1d or more")
+        return value
+
+
 class S3(_Section):
     """Access to an S3 bucket. Credentials not given here are found as boto3 finds them."""
 
@@ -102,6 +118,8 @@ class S3(_Section):
     """Have the service encrypt new objects once more at rest; backupd's own encryption does not depend on it."""
     kms_key: Name | None = None
     """Id of the key for aws:kms, unless it is the account's default."""
+    object_lock: ObjectLock | None = None
+    """Lock new objects, so that nobody can destroy them."""
     ca_file: FilePath | None = None
     """PEM file with the certificate authorities to believe instead of the usual ones."""
     profile: Name | None = None

@@ -1,4 +1,5 @@
-"""`backupd doctor`: is everything as it must be for backups and restores to work? Changes nothing, sends no mail data.
+"""`backupd doctor`: is everything as it must be for backups and restores to work? Changes nothing, sends no mail data;
+in a bucket it stores a few bytes, to see what the bucket does with them.
 
 Checks come one after another as findings, each with what to do about it, so that a skin can show them while the slower
 ones (servers) are still under way.
@@ -16,11 +17,13 @@ from pathlib import Path
 import msgspec
 
 from backupd.errors import BackupdError
+from backupd.operations.doctor_bucket import check_bucket
 from backupd.operations.doctor_server import Address, Tls, check_account
 from backupd.operations.finding import Finding, of_error
 from backupd.repository.keys import Role
 from backupd.repository.repository import Repository
 from backupd.sources.base import Source
+from backupd.storage.s3_probe import BucketFacts
 
 LITTLE_SPACE = 2 * 1024**3
 """Octets free below which a warning is given: a few packs, an index and a large message must fit."""
@@ -37,7 +40,8 @@ class Patient(msgspec.Struct, frozen=True):
     """What is examined.
 
     config_path: the configuration that was read. secret_files: files with secrets that it refers to. repository_folder:
-    where the repository is when that is a local folder. open_repository: opens it with the configured key.
+    where the repository is when that is a local folder. probe_bucket: tries what the bucket does, when it is in one.
+    open_repository: opens it with the configured key.
     """
 
     config_path: Path | None
@@ -45,6 +49,7 @@ class Patient(msgspec.Struct, frozen=True):
     state_dir: Path
     repository_url: str
     repository_folder: Path | None
+    probe_bucket: Callable[[], BucketFacts] | None
     open_repository: Callable[[], Repository]
     accounts: Mapping[str, Account]
 
@@ -62,6 +67,8 @@ def doctor(
     yield from check_folder("state_dir", patient.state_dir)
     if patient.repository_folder:
         yield from check_folder("repository", patient.repository_folder)
+    if patient.probe_bucket:
+        yield from check_bucket(patient.repository_url, patient.probe_bucket)
     yield from check_repository(patient)
     if not patient.accounts:
         yield Finding("warning", "accounts", "there are none in the configuration", "add one below accounts:")

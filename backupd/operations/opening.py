@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,11 +23,22 @@ from backupd.wire.imap_settings import ImapSettings
 if TYPE_CHECKING:
     from backupd.config import Config
     from backupd.config.model import S3, Copy
+    from backupd.storage.s3_probe import BucketFacts
 
 
 def open_repository_storage(config: Config) -> Storage:
     """The place of the repository, which need not exist yet. Raises ConfigError."""
     return open_storage(config.repository.url, s3_settings(config.repository.s3))
+
+
+def probe_bucket(config: Config) -> Callable[[], BucketFacts] | None:
+    """What tries what the repository's bucket does; None where it is in none."""
+    if not config.repository.url.startswith("s3://"):
+        return None
+    from backupd.storage.s3 import S3Storage
+
+    bucket = S3Storage(config.repository.url, s3_settings(config.repository.s3) or S3Settings())
+    return lambda: bucket.probe(datetime.now(UTC))
 
 
 def find_copy(config: Config, text: str) -> Copy:
@@ -62,6 +74,7 @@ def s3_settings(s3: S3 | None) -> S3Settings | None:
     """How to reach a bucket. Secrets are fetched with the first request, and again when they have expired."""
     if s3 is None:
         return None
+    lock = s3.object_lock
     return S3Settings(
         endpoint_url=s3.endpoint_url,
         region=s3.region,
@@ -69,6 +82,8 @@ def s3_settings(s3: S3 | None) -> S3Settings | None:
         storage_class=s3.storage_class,
         encryption=s3.encryption,
         kms_key=s3.kms_key,
+        lock_mode="COMPLIANCE" if lock and lock.mode == "compliance" else "GOVERNANCE" if lock else None,
+        lock_seconds=lock.keep.total_seconds() if lock else 0.0,
         ca_file=s3.ca_file,
         profile=s3.profile,
         access_key_id=s3.access_key_id,

@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS restore_mailbox (
 CREATE TABLE IF NOT EXISTS restore_written (
     target TEXT, mailbox BLOB, uid INTEGER, PRIMARY KEY (target, mailbox, uid)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS sound (repository TEXT PRIMARY KEY, time REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS locked (repository TEXT PRIMARY KEY, time REAL, seconds REAL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS mended (account TEXT PRIMARY KEY, token TEXT NOT NULL) WITHOUT ROWID;
 """
 _FILE = "state.sqlite"
@@ -170,6 +171,15 @@ class State:
             self._write("DELETE FROM sound WHERE repository = ?", [(repository,)])
         else:
             self._write("INSERT OR REPLACE INTO sound VALUES (?, ?)", [(repository, time)])
+
+    def locks_renewed(self, repository: str) -> tuple[float, float] | None:
+        """When all objects' locks were renewed, in seconds since 1970, and for how many seconds from then on."""
+        rows = self._read("SELECT time, seconds FROM locked WHERE repository = ?", repository)
+        return (float(str(rows[0][0])), float(str(rows[0][1]))) if rows else None
+
+    def renewed_locks(self, repository: str, time: float, seconds: float) -> None:
+        """All objects that were there at this time are locked for so long from then on, or since they were stored."""
+        self._write("INSERT OR REPLACE INTO locked VALUES (?, ?, ?)", [(repository, time, seconds)])
 
     # The journal of restores
 

@@ -14,6 +14,8 @@ KEYS = "keys/"
 PACKS = "packs/"
 INDEX = "index/"
 SNAPSHOTS = "snapshots/"
+ALL = (DESCRIPTION, KEYS, PACKS, INDEX, SNAPSHOTS)
+"""How the names of a repository's objects begin."""
 
 _SNAPSHOT_NAME = re.compile(r"snapshots/([0-9a-f]{16})/(\d{8}T\d{9}Z-[0-9a-f]{8})\Z")
 _CONTENT_NAME = re.compile(r"(?:packs/([0-9a-f]{2})|index)/([0-9a-f]{64})\Z")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import NamedTuple, Protocol
 
 NAME = re.compile(r"[a-z0-9][A-Za-z0-9._~-]*(?:/[A-Za-z0-9][A-Za-z0-9._~-]*){0,3}\Z")
@@ -26,6 +27,52 @@ class ObjectInfo(NamedTuple):
     modified: float | None = None
 
 
+class Version(NamedTuple):
+    """What an object was, or is, in a storage that keeps what is replaced or removed.
+
+    id: the storage's own name for it. size: in bytes. stored: seconds since 1970. latest: whether the object is this
+    now. removal: the object was removed then, and there are no bytes.
+    """
+
+    name: str
+    id: str
+    size: int
+    stored: float
+    latest: bool
+    removal: bool
+
+
+class Versions(Protocol):
+    """Of a storage that keeps what is replaced or removed."""
+
+    def list(self, prefix: str = "") -> Iterator[Version]:
+        """All versions of all objects whose names start with `prefix`; of one name behind each other, newest first."""
+        ...
+
+    def get(self, version: Version) -> bytes:
+        """Its bytes. Raises ObjectMissing."""
+        ...
+
+
+class Locks(Protocol):
+    """Of a storage that can keep what is stored from being destroyed by anybody until a time."""
+
+    @property
+    def seconds(self) -> float:
+        """How long each object is locked when it is stored."""
+        ...
+
+    def extend(self, name: str, until: datetime) -> None:
+        """Lock what is stored under the name until then; a success if it is locked for longer. Raises ObjectMissing,
+        StorageDenied.
+        """
+        ...
+
+    def until(self, name: str) -> datetime | None:
+        """When the lock ends; None if there never was one. Raises ObjectMissing."""
+        ...
+
+
 class Storage(Protocol):
     """Immutable named objects."""
 
@@ -39,12 +86,28 @@ class Storage(Protocol):
         """Whether every request costs money and a round trip, so that nothing is looked up without need."""
         ...
 
+    @property
+    def versions(self) -> Versions | None:
+        """What was replaced or removed, where the storage may have kept it."""
+        ...
+
+    @property
+    def locks(self) -> Locks | None:
+        """Locks of objects, where the configuration asks for them."""
+        ...
+
     def put(self, name: str, data: Sequence[Buffer]) -> None:
         """Store the concatenation of `data` under `name`, durably and atomically: all of it is there when this returns,
         and nothing of it is visible before.
 
         Idempotent: the same bytes under the same name again is a success. Other bytes raise ObjectExists, and what was
         there stays.
+        """
+        ...
+
+    def replace(self, name: str, data: Sequence[Buffer]) -> None:
+        """Store this in the place of what is there, which is damaged: for repairs, and for nothing else. As durable and
+        atomic as `put`.
         """
         ...
 

@@ -58,6 +58,16 @@ class LocalStorage:
         """No."""
         return False
 
+    @property
+    def versions(self) -> None:
+        """What is removed is gone."""
+        return None
+
+    @property
+    def locks(self) -> None:
+        """Whoever may write to the directory may remove what is in it."""
+        return None
+
     def put(self, name: str, data: Sequence[Buffer]) -> None:
         """See Storage.put."""
         path = self._path(name)
@@ -78,6 +88,17 @@ class LocalStorage:
             raise self._error(error, name) from error
         if not same:
             raise ObjectExists("there is another object of this name", subject=f"{self.url}: {name}")
+
+    def replace(self, name: str, data: Sequence[Buffer]) -> None:
+        """See Storage.replace."""
+        path = self._path(name)
+        try:
+            self._make_folder(path.parent)
+            with self._written(data) as temporary:
+                temporary.replace(path)
+            _sync_folder(path.parent)
+        except OSError as error:
+            raise self._error(error, name) from error
 
     def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """See Storage.get."""
@@ -155,16 +176,7 @@ class LocalStorage:
 
     def _publish(self, path: Path, data: Sequence[Buffer]) -> bool:
         """Write a file and give it its name; False when the name has been taken in the meantime."""
-        temporary = self._root / _TEMPORARY / secrets.token_hex(16)
-        self._make_folder(temporary.parent)
-        self._tidy()
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            try:
-                _write(descriptor, data)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        with self._written(data) as temporary:
             try:
                 os.link(temporary, path)
             except FileExistsError:
@@ -178,6 +190,21 @@ class LocalStorage:
                 temporary.rename(path)
             _sync_folder(path.parent)
             return True
+
+    @contextlib.contextmanager
+    def _written(self, data: Sequence[Buffer]) -> Iterator[Path]:
+        """A file of no name yet, synced; what has not got one in the end is removed."""
+        temporary = self._root / _TEMPORARY / secrets.token_hex(16)
+        self._make_folder(temporary.parent)
+        self._tidy()
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                _write(descriptor, data)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            yield temporary
         finally:
             temporary.unlink(missing_ok=True)
 

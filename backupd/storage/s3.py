@@ -14,18 +14,21 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from operator import methodcaller
 from typing import Any, Final
 
 from backupd.errors import Damaged, ObjectExists, ObjectMissing, StorageError, StorageUnavailable
-from backupd.storage import s3_errors, s3_settings
+from backupd.storage import s3_errors, s3_locks, s3_probe, s3_settings
 from backupd.storage.base import NAME, Buffer, ObjectInfo
 from backupd.storage.s3_connection import Clock, Connection
+from backupd.storage.s3_locks import ObjectLocks
+from backupd.storage.s3_probe import BucketFacts
 from backupd.storage.s3_settings import S3Settings
 from backupd.storage.s3_upload import Body, Uploader, encoded, has_no_upload, parts_of
+from backupd.storage.s3_versions import ObjectVersions
 
 PART_OCTETS: Final = 16 << 20
 _PROOF_OCTETS: Final = 256 << 10  # objects up to here are put twice to see what the service does
@@ -39,6 +42,7 @@ class S3Storage:
     """A bucket, which must be there. Thread-safe; boto3 is imported at the first call.
 
     part_octets: objects above it go in parts of this size (Amazon takes 5 MiB or more). page: names in one answer.
+    now: from which locks are counted.
     """
 
     def __init__(
@@ -49,11 +53,15 @@ class S3Storage:
         clock: Clock | None = None,
         part_octets: int = PART_OCTETS,
         page: int = _PAGE,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._bucket, self._prefix = s3_settings.parse(url)
+        self._settings = settings
         self._url = f"s3://{self._bucket}/{self._prefix}".rstrip("/")
         self._connection = Connection(settings, self._url, clock=clock)
-        self._uploader = Uploader(self._connection, self._bucket, settings.of_new_objects())
+        self._uploader = Uploader(self._connection, self._bucket, lambda: _of_new_objects(settings, now()))
+        self._versions = ObjectVersions(self._connection, self._bucket, self._prefix, page)
+        self._locks = ObjectLocks.wanted(self._connection, self._bucket, self._prefix, settings)
         self._part_octets, self._page = part_octets, page
         self._lock = threading.Lock()
         self._conditional: bool | None = None
@@ -68,6 +76,16 @@ class S3Storage:
     def charges(self) -> bool:
         """Yes."""
         return True
+
+    @property
+    def versions(self) -> ObjectVersions:
+        """What the bucket has kept, if it keeps any."""
+        return self._versions
+
+    @property
+    def locks(self) -> ObjectLocks | None:
+        """Object Lock, if it is wanted."""
+        return self._locks
 
     @property
     def conditional(self) -> bool | None:
@@ -88,6 +106,15 @@ class S3Storage:
                 )
         elif proves:
             self._prove(key, name, parts[0])
+
+    def replace(self, name: str, data: Sequence[Buffer]) -> None:
+        """See Storage.replace."""
+        key = self._key(name)
+        parts = parts_of(data, self._part_octets)
+        if len(parts) == 1:
+            self._uploader.whole(key, name, parts[0], {})
+        else:
+            self._uploader.in_parts(key, name, parts, {})
 
     def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """See Storage.get."""
@@ -151,6 +178,10 @@ class S3Storage:
     def clean(self, now: datetime | None = None) -> int:
         """Remove unfinished uploads older than a day, which only a killed process leaves; how many."""
         return self._uploader.clean(self._prefix, now)
+
+    def probe(self, now: datetime) -> BucketFacts:
+        """Try what the bucket does; stores small objects for that. See s3_probe.py."""
+        return s3_probe.probe(self._connection, self._bucket, self._prefix, self._settings, now)
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
@@ -276,6 +307,10 @@ class S3Storage:
 
     def _too_short(self, name: str) -> Damaged:
         return Damaged("the object is shorter than it should be", subject=self._subject(name))
+
+
+def _of_new_objects(settings: S3Settings, now: datetime) -> dict[str, Any]:
+    return {**settings.of_new_objects(), **s3_locks.of_new_objects(settings, now)}
 
 
 def _is_beyond(error: Exception) -> bool:

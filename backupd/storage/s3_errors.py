@@ -35,6 +35,7 @@ _PASSING = {
 _ELSEWHERE = {
     "PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException",
 }  # fmt: skip
+_NO_LOCKS = {"InvalidRequest", "InvalidBucketState", "ObjectLockConfigurationNotFoundError"}
 _NOT_CONDITIONAL = {"NotImplemented", "UnsupportedHeader", "UnsupportedOperation"}
 _LONGEST = 200
 
@@ -149,6 +150,12 @@ def _of_answer(error: Exception, subject: str) -> StorageError:
             "the object is in an archive that must be thawed first",
             subject=subject,
             remedy="have the service restore it; use a storage class that can be read at once",
+        )
+    if code in _NO_LOCKS:
+        return StorageError(
+            f"the service refuses: {said}",
+            subject=subject,
+            remedy="object_lock needs a bucket that was made with Object Lock; if there is none, check the s3: section",
         )
     if code == "InvalidStorageClass":
         return StorageError("the service has no such storage class", subject=subject, remedy="check storage_class")

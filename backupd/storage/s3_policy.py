@@ -1,54 +1,63 @@
 """The least that a role needs to do in a bucket, as an IAM policy.
 
 Only the pruner may delete, and it is no role of backups: whoever has the credentials of a writer can neither remove nor
-replace what is stored. Amazon can insist on `If-None-Match` (condition keys s3:if-none-match and
-s3:ObjectCreationOperation); other services need not know these keys, so there they are left out.
+replace what is stored. The repairer brings back what was lost, out of versions too.
+
+Amazon can insist on `If-None-Match` (condition keys s3:if-none-match and s3:ObjectCreationOperation) and limit the time
+of locks; other services need not know these keys, so there they are left out.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final, Literal, get_args
 
-Role = Literal["writer", "reader", "auditor", "copier", "pruner"]
+Role = Literal["writer", "reader", "auditor", "copier", "pruner", "repairer"]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
 Statement = dict[str, Any]
 
 _VERSION: Final = "2012-10-17"
-_WRITTEN: Final = ("packs/", "index/", "snapshots/")
-"""What backups store. The description and the keys come once, from whoever sets the repository up."""
+_WRITTEN: Final = ("packs/", "index/", "snapshots/", "probe/")
+"""What backups store, and `doctor`. The description and the keys come once, from whoever sets the repository up."""
 _COPIED: Final = (*_WRITTEN, "keys/", "repository.json")
 _PRUNED: Final = (*_WRITTEN, "marks/")
+_OF_ROLE: Final = {"writer": _WRITTEN, "copier": _COPIED, "pruner": _PRUNED, "repairer": _COPIED}
 
 
-def policy(bucket: str, prefix: str, role: Role, *, conditions: bool) -> dict[str, Any]:
+def policy(
+    bucket: str, prefix: str, role: Role, *, conditions: bool, lock_days: int | None = None
+) -> dict[str, Any]:
     """The policy as JSON's values.
 
     Args:
         prefix: empty, or ending with a slash.
-        conditions: whether the service knows Amazon's condition keys for conditional writes.
+        conditions: whether the service knows Amazon's condition keys.
+        lock_days: how long objects are locked; None for no locks.
     """
     place = f"arn:aws:s3:::{bucket}"
-    statements = [_listing(place, prefix), _allow("Read", "s3:GetObject", f"{place}/{prefix}*")]
-    if role == "writer":
-        statements += _storing(place, prefix, _WRITTEN, conditions=conditions)
-    elif role == "copier":
-        statements += _storing(place, prefix, _COPIED, conditions=conditions)
-    elif role == "pruner":
-        statements += _storing(place, prefix, _PRUNED, conditions=conditions)
-        statements.append(_allow("Remove", "s3:DeleteObject", *(f"{place}/{prefix}{part}*" for part in _PRUNED)))
+    everything = f"{place}/{prefix}*"
+    written = [f"{place}/{prefix}{part}*" for part in _OF_ROLE.get(role, ())]
+    statements = [_listing("List", "s3:ListBucket", place, prefix), _allow("Read", "s3:GetObject", everything)]
+    if role == "repairer":
+        statements.append(_listing("ListVersions", "s3:ListBucketVersions", place, prefix))
+        statements.append(_allow("ReadVersions", "s3:GetObjectVersion", everything))
+    if written:
+        statements += _storing(place, written, conditions=conditions and role != "repairer")
+        if lock_days is not None:
+            statements += _locking(written, lock_days, conditions=conditions)
+    if role == "pruner":
+        statements.append(_allow("Remove", "s3:DeleteObject", *written))
     return {"Version": _VERSION, "Statement": statements}
 
 
-def _listing(place: str, prefix: str) -> Statement:
-    statement = _allow("List", "s3:ListBucket", place)
+def _listing(name: str, action: str, place: str, prefix: str) -> Statement:
+    statement = _allow(name, action, place)
     if prefix:
         statement["Condition"] = {"StringLike": {"s3:prefix": f"{prefix}*"}}
     return statement
 
 
-def _storing(place: str, prefix: str, parts: tuple[str, ...], *, conditions: bool) -> list[Statement]:
-    objects = [f"{place}/{prefix}{part}*" for part in parts]
+def _storing(place: str, objects: list[str], *, conditions: bool) -> list[Statement]:
     unfinished = [
         _allow("FindUnfinishedUploads", "s3:ListBucketMultipartUploads", place),
         _allow("EndUploads", "s3:AbortMultipartUpload", *objects),
@@ -61,6 +70,14 @@ def _storing(place: str, prefix: str, parts: tuple[str, ...], *, conditions: boo
     new["Condition"] = {"Null": {"s3:if-none-match": "false"}}
     part["Condition"] = {"Bool": {"s3:ObjectCreationOperation": "false"}}
     return [new, part, *unfinished]
+
+
+def _locking(objects: list[str], days: int, *, conditions: bool) -> list[Statement]:
+    lock = _allow("Lock", "s3:PutObjectRetention", *objects)
+    if conditions:
+        # Whoever has these credentials cannot make the bucket's owner pay for a hundred years.
+        lock["Condition"] = {"NumericLessThanEquals": {"s3:object-lock-remaining-retention-days": str(days)}}
+    return [lock, _allow("SeeLocks", "s3:GetObjectRetention", *objects)]
 
 
 def _allow(name: str, action: str, *resources: str) -> Statement:

@@ -27,6 +27,7 @@ class S3Settings:
         addressing: whether the bucket is in the path or in the host's name; auto: path where endpoint_url is given.
         storage_class: of new objects, such as STANDARD_IA.
         encryption: of new objects at rest, by the service; kms_key: the key for aws:kms.
+        lock_mode: of new objects: COMPLIANCE or GOVERNANCE; None for no lock. lock_seconds: how long.
         ca_file: PEM file with the certificate authorities to believe instead of the system's.
         timeout: seconds the service may be silent.
         retry_seconds: how long a request that fails is tried again, before StorageUnavailable.
@@ -39,6 +40,8 @@ class S3Settings:
     storage_class: str | None = None
     encryption: str | None = None
     kms_key: str | None = None
+    lock_mode: Literal["COMPLIANCE", "GOVERNANCE"] | None = None
+    lock_seconds: float = 0.0
     ca_file: Path | None = None
     profile: str | None = None
     access_key_id: str | None = None

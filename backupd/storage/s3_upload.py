@@ -9,7 +9,7 @@ import base64
 import hashlib
 import io
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
@@ -93,10 +93,10 @@ def encoded(digest: bytes) -> str:
 class Uploader:
     """Puts objects into one bucket.
 
-    of_new_objects: parameters of the requests that make an object.
+    of_new_objects: parameters of a request that makes an object now.
     """
 
-    def __init__(self, connection: Connection, bucket: str, of_new_objects: dict[str, str]) -> None:
+    def __init__(self, connection: Connection, bucket: str, of_new_objects: Callable[[], dict[str, Any]]) -> None:
         self._connection = connection
         self._bucket = bucket
         self._of_new_objects = of_new_objects
@@ -105,7 +105,7 @@ class Uploader:
         """One request. Lets boto3's errors about the condition through."""
         parameters = {
             "Bucket": self._bucket, "Key": key, "ContentType": "application/octet-stream",
-            "ChecksumSHA256": encoded(body.sha256()), **self._of_new_objects, **condition,
+            "ChecksumSHA256": encoded(body.sha256()), **self._of_new_objects(), **condition,
         }  # fmt: skip
 
         def put(client: Any) -> None:
@@ -122,7 +122,7 @@ class Uploader:
         place = {"Bucket": self._bucket, "Key": key}
         started = self._connection.call(
             lambda client: client.create_multipart_upload(
-                **place, ContentType="application/octet-stream", ChecksumAlgorithm="SHA256", **self._of_new_objects
+                **place, ContentType="application/octet-stream", ChecksumAlgorithm="SHA256", **self._of_new_objects()
             ),
             subject=name,
         )

@@ -118,7 +118,7 @@ def test_a_repository_that_does_not_open_is_a_problem(tmp_path: Path, patient: P
     def wrong() -> Repository:
         raise WrongKey("the passphrase opens nothing", remedy="check it")
 
-    changed = Patient(None, [], tmp_path, "memory:", None, wrong, {})
+    changed = Patient(None, [], tmp_path, "memory:", None, None, wrong, {})
     found = [finding for finding in doctor(changed, now=lambda: NOW) if finding.subject == "repository"]
     assert [(finding.level, finding.what) for finding in found] == [("problem", "the passphrase opens nothing")]
 
@@ -127,7 +127,7 @@ def test_the_role_of_the_configured_key_is_told(storage: MemoryStorage, secrets:
     def writers() -> Repository:
         return Repository(storage, secrets.for_role(Role.WRITER))
 
-    examined = Patient(None, [], tmp_path, "memory:", None, writers, {})
+    examined = Patient(None, [], tmp_path, "memory:", None, None, writers, {})
     said = [finding.what for finding in doctor(examined, now=lambda: NOW) if finding.subject == "repository"]
     assert "writer role" in said[0]
     assert "cannot read stored mail" in said[1]
@@ -144,6 +144,7 @@ def patient(storage: MemoryStorage, secrets: Secrets, tmp_path: Path) -> Patient
         state_dir=tmp_path,
         repository_url="memory:",
         repository_folder=tmp_path / "repository",
+        probe_bucket=None,
         open_repository=lambda: Repository(storage, secrets),
         accounts={"alice": Account(HERE, SimulatedAccount)},
     )

@@ -16,6 +16,8 @@ class MemoryStorage:
 
     url = "memory:"
     charges = False
+    versions = None
+    locks = None
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
@@ -29,6 +31,11 @@ class MemoryStorage:
         whole = b"".join(data)
         if self.objects.setdefault(name, whole) != whole:
             raise ObjectExists("there is another object of this name", subject=name)
+
+    def replace(self, name: str, data: Sequence[Buffer]) -> None:
+        _check(name)
+        self.before_put(name)
+        self.objects[name] = b"".join(data)
 
     def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         data = self._find(name)

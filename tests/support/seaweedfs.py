@@ -169,11 +169,13 @@ class SeaweedFS:
 
     # -- buckets -------------------------------------------------------------------------------------------------------
 
-    def bucket(self) -> str:
-        """A new, empty bucket."""
+    def bucket(self, *, versioned: bool = False, locks: bool = False) -> str:
+        """A new, empty bucket. versioned: it keeps what is removed. locks: made with Object Lock, and so versioned."""
         self._buckets += 1
         name = f"bucket-{self._buckets}"
-        self.client().create_bucket(Bucket=name)
+        self.client().create_bucket(Bucket=name, ObjectLockEnabledForBucket=locks)
+        if versioned:
+            self.client().put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
         return name
 
     def settings(self, **others: Any) -> S3Settings:

@@ -7,6 +7,7 @@ import threading
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from backupd.cli import output
@@ -47,12 +48,16 @@ def command(*accounts: str, context: Here) -> int:
         given = pool.map(runner.run, names)
         results = {name: result for name, result in zip(names, given, strict=True) if result is not None}
         stored = runner.bytes_stored
-    code = INTERRUPTED if stop.is_set() else exit_code(list(results.values()))
+        unlocked = None if stop.is_set() else runner.renew_locks()
+    code = INTERRUPTED if stop.is_set() else exit_code([*results.values(), *([unlocked] if unlocked else [])])
     if context.json:
         runs = [_document(name, result) for name, result in results.items()]
-        output.document({"runs": runs, "stored": stored, "exit_code": code})
+        locks = {"locks": {"error": output.describe_error(unlocked)}} if unlocked else {}
+        output.document({"runs": runs, "stored": stored, **locks, "exit_code": code})
     for name, result in results.items():
         _tell(context, name, result, alone=len(names) == 1)
+    if unlocked:
+        output.remark(f"the locks of what is stored could not be renewed: {unlocked}")
     if len(names) > 1 and stored:
         context.say(f"{output.size(stored)} stored in all")
     return code
@@ -87,6 +92,17 @@ class _Runner:
     def bytes_stored(self) -> int:
         """Octets added to the repository's packs by all accounts."""
         return sum(repository.bytes_stored for repository in self._repositories)
+
+    def renew_locks(self) -> BackupdError | None:
+        """Keep the locks of what is stored from running out; what it failed of."""
+        from backupd.operations.locks import renew_locks
+
+        try:
+            if self._repositories[-1].storage.locks:
+                renew_locks(self._repositories[-1].storage, self._state, datetime.now(UTC), stop=self._stop)
+        except BackupdError as error:
+            return error
+        return None
 
     def run(self, name: str) -> BackupReport | BackupdError | None:
         """What came of the account; None when we were stopped before."""

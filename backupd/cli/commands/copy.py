@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from backupd.cli import output
@@ -26,6 +27,7 @@ def command(*copies: str, revoke: bool = False, context: Here) -> int:
     """
     from backupd.cli.progress import shown
     from backupd.operations.copy import copy
+    from backupd.operations.locks import renew_locks
     from backupd.operations.opening import find_copy, open_copy_storage
 
     context.not_at_a_copy("copy")
@@ -37,7 +39,11 @@ def command(*copies: str, revoke: bool = False, context: Here) -> int:
         for each in chosen:
             try:
                 target = open_copy_storage(each)
-                results.append(copy(context.storage(), target, revoke=revoke, observer=observer, stop=stop))
+                report = copy(context.storage(), target, revoke=revoke, observer=observer, stop=stop)
+                if target.locks:
+                    with context.state() as state:
+                        renew_locks(target, state, datetime.now(UTC), stop=stop)
+                results.append(report)
             except Interrupted:
                 raise
             except BackupdError as error:  # the other copies are made all the same

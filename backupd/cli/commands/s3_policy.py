@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from backupd.cli import output
 from backupd.cli.context import Here
 from backupd.errors import UsageError
@@ -15,7 +17,8 @@ def command(*, role: Role, context: Here) -> int:
     ----------
     role
         writer: takes snapshots, and can neither remove nor replace anything. reader: restores. auditor: checks what is
-        stored. copier: makes the bucket a copy of another repository. pruner: removes what no snapshot needs.
+        stored. copier: makes the bucket a copy of another repository. pruner: removes what no snapshot needs. repairer:
+        brings back what was lost or damaged.
     """
     from backupd.storage import s3_settings
 
@@ -26,6 +29,8 @@ def command(*, role: Role, context: Here) -> int:
         )
     bucket, prefix = s3_settings.parse(repository.url)
     elsewhere = repository.s3 is not None and repository.s3.endpoint_url is not None
-    found = policy(bucket, prefix, role, conditions=not elsewhere)
+    lock = repository.s3.object_lock if repository.s3 else None
+    lock_days = -(lock.keep // -timedelta(days=1)) if lock else None
+    found = policy(bucket, prefix, role, conditions=not elsewhere, lock_days=lock_days)
     output.write_raw(output.encode_indented(found) + b"\n")
     return 0

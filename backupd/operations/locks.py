@@ -1,0 +1,85 @@
+"""Keeping the locks of a repository's objects from running out (S3 Object Lock).
+
+An object is locked when it is stored, for as long as the configuration says, and is needed for as long as a snapshot
+refers to it: deduplication makes that years. So what is there is locked anew once in each third of that time, and a
+repository that is backed up regularly never has a lock with less than a third left. No key is needed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime, timedelta
+
+import msgspec
+
+from backupd.errors import Interrupted, ObjectMissing
+from backupd.operations.state import State
+from backupd.repository import names
+from backupd.storage.base import Locks, Storage
+
+_THREADS = 8
+_UNDER_WAY = 64
+_PARTS = 3
+"""Of the time of a lock: after the first of them it is renewed."""
+
+
+class LockReport(msgspec.Struct, frozen=True):
+    """renewed: objects whose locks were made longer. until: when the first of all locks ends, unless it is renewed."""
+
+    renewed: int
+    until: datetime
+
+
+def renew_locks(
+    storage: Storage, state: State, now: datetime, *, stop: threading.Event | None = None
+) -> LockReport | None:
+    """Lock all that was stored a third of a lock's time ago, or before; None where there are no locks, or none is due.
+    Where nothing is known of a repository's locks, all is locked.
+
+    Raises Interrupted; the next call begins anew. Raises StorageDenied where these credentials may not do it.
+    """
+    locks, seconds = storage.locks, now.timestamp()
+    if locks is None:
+        return None
+    part = locks.seconds / _PARTS
+    last = state.locks_renewed(storage.url)
+    if last and last[1] == locks.seconds and 0 <= seconds - last[0] < part:
+        return None
+    # Without a last time, or with another length, nothing is known of the locks there are.
+    before = seconds - part if last and last[1] == locks.seconds else seconds
+    until = now + timedelta(seconds=locks.seconds)
+    renewed = _extend(storage, locks, before, until, stop or threading.Event())
+    state.renewed_locks(storage.url, seconds, locks.seconds)
+    return LockReport(renewed, now + timedelta(seconds=locks.seconds - part if before < seconds else locks.seconds))
+
+
+def _extend(storage: Storage, locks: Locks, before: float, until: datetime, stop: threading.Event) -> int:
+    renewed = 0
+    under_way: deque[Future[bool]] = deque()
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="locks") as pool:
+        try:
+            for info in storage.list():
+                if stop.is_set():
+                    raise Interrupted("stopped", subject=storage.url, remedy="the next backup renews the locks")
+                if not info.name.startswith(names.ALL):
+                    continue
+                if info.modified is None or info.modified <= before:
+                    under_way.append(pool.submit(_lock, locks, info.name, until))
+                if len(under_way) == _UNDER_WAY:
+                    renewed += under_way.popleft().result()
+            while under_way:
+                renewed += under_way.popleft().result()
+        finally:
+            for future in under_way:
+                future.cancel()
+    return renewed
+
+
+def _lock(locks: Locks, name: str, until: datetime) -> bool:
+    try:
+        locks.extend(name, until)
+    except ObjectMissing:  # removed meanwhile
+        return False
+    return True
