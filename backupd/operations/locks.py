@@ -8,19 +8,17 @@ repository that is backed up regularly never has a lock with less than a third l
 from __future__ import annotations
 
 import threading
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
 
 import msgspec
 
 from backupd.errors import Interrupted, ObjectMissing
+from backupd.operations.parallel import in_order
 from backupd.operations.state import State
 from backupd.repository import names
 from backupd.storage.base import Locks, Storage
 
 _THREADS = 8
-_UNDER_WAY = 64
 _PARTS = 3
 """Of the time of a lock: after the first of them it is renewed."""
 
@@ -56,24 +54,16 @@ def renew_locks(
 
 
 def _extend(storage: Storage, locks: Locks, before: float, until: datetime, stop: threading.Event) -> int:
+    old = (
+        info.name
+        for info in storage.list()
+        if info.name.startswith(names.ALL) and (info.modified is None or info.modified <= before)
+    )
     renewed = 0
-    under_way: deque[Future[bool]] = deque()
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="locks") as pool:
-        try:
-            for info in storage.list():
-                if stop.is_set():
-                    raise Interrupted("stopped", subject=storage.url, remedy="the next backup renews the locks")
-                if not info.name.startswith(names.ALL):
-                    continue
-                if info.modified is None or info.modified <= before:
-                    under_way.append(pool.submit(_lock, locks, info.name, until))
-                if len(under_way) == _UNDER_WAY:
-                    renewed += under_way.popleft().result()
-            while under_way:
-                renewed += under_way.popleft().result()
-        finally:
-            for future in under_way:
-                future.cancel()
+    for _, there in in_order(lambda name: _lock(locks, name, until), old, threads=_THREADS):
+        if stop.is_set():
+            raise Interrupted("stopped", subject=storage.url, remedy="the next backup renews the locks")
+        renewed += there
     return renewed
 
 

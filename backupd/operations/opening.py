@@ -67,7 +67,10 @@ def at_copy(config: Config, text: str) -> Config:
     copy = find_copy(config, text)
     repository = config.repository.model_copy(update={"url": copy.url, "s3": copy.s3})
     own = Path(config.state_dir) / "copies" / hashlib.sha256(copy.url.encode()).hexdigest()[:16]
-    return config.model_copy(update={"repository": repository, "state_dir": own, "copies": ()})
+    # To each of them, all the others are copies.
+    first = type(copy).model_construct(url=config.repository.url, s3=config.repository.s3)
+    others = (first, *(each for each in config.copies if each.url != copy.url))
+    return config.model_copy(update={"repository": repository, "state_dir": own, "copies": others})
 
 
 def s3_settings(s3: S3 | None) -> S3Settings | None:

@@ -88,23 +88,28 @@ def describe(storage: Storage) -> Description:
         data = storage.get(names.DESCRIPTION)
     except ObjectMissing:
         if _holds_backups(storage):
-            raise _unusable(f"{names.DESCRIPTION} is missing", storage) from None
+            raise _unusable(f"{names.DESCRIPTION} is missing", storage.url) from None
         raise NoRepository(
             "there is no repository here",
             subject=storage.url,
             remedy="`backupd init` makes one; is repository.url right?",
         ) from None
+    return described(data, storage.url)
+
+
+def described(data: bytes, subject: str) -> Description:
+    """Decode repository.json. Raises Damaged."""
     try:
         description = msgspec.json.decode(data, type=Description)
     except UNDECODABLE as error:
-        raise _unusable(f"{names.DESCRIPTION} makes no sense: {error}", storage) from error
+        raise _unusable(f"{names.DESCRIPTION} makes no sense: {error}", subject) from error
     if description.format != FORMAT:
-        raise Damaged("the repository is of another format", subject=storage.url, remedy="a newer backupd may know it")
+        raise Damaged("the repository is of another format", subject=subject, remedy="a newer backupd may know it")
     return description
 
 
-def _unusable(what: str, storage: Storage) -> Damaged:
-    return Damaged(what, subject=storage.url, remedy="put that one object back from a copy of the repository")
+def _unusable(what: str, subject: str) -> Damaged:
+    return Damaged(what, subject=subject, remedy="`backupd repair` puts it back from a copy, or from a version of it")
 
 
 def unlock(storage: Storage, secret: str) -> Secrets:

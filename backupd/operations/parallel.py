@@ -1,0 +1,32 @@
+"""The same work on many things, by some threads, with few of them under way at any time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def in_order(work: Callable[[T], R], things: Iterable[T], *, threads: int) -> Iterator[tuple[T, R]]:
+    """Each thing with what came of it, in the order of the things, which are taken as threads become free.
+
+    What the work raises is raised here, and no more of it is begun. So it is when the caller goes on no further.
+    """
+    under_way: deque[tuple[T, Future[R]]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for thing in things:
+                under_way.append((thing, pool.submit(work, thing)))
+                if len(under_way) >= 2 * threads:
+                    done, future = under_way.popleft()
+                    yield done, future.result()
+            while under_way:
+                done, future = under_way.popleft()
+                yield done, future.result()
+        finally:
+            for _, future in under_way:
+                future.cancel()
