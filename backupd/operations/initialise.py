@@ -12,8 +12,8 @@ import msgspec
 
 from backupd.operations.key_slots import check_secret
 from backupd.repository import repository
+from backupd.repository.description import Description, describe
 from backupd.repository.keys import Random
-from backupd.repository.repository import Description
 from backupd.repository.slots import Argon2, is_key_file
 from backupd.storage.base import Storage
 
@@ -40,7 +40,7 @@ def initialise(
     Raises UsageError when there is one already or the passphrase is too short.
     """
     repository.create(storage, check_secret(secret), random=random, argon2=argon2)
-    description = repository.describe(storage)
+    description = describe(storage)
     kit = recovery_kit(description, storage.url, by_key_file=is_key_file(secret), config_path=config_path)
     return Initialised(description.id, storage.url, description.created, kit)
 

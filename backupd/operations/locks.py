@@ -1,8 +1,9 @@
 """Keeping the locks of a repository's objects from running out (S3 Object Lock).
 
 An object is locked when it is stored, for as long as the configuration says, and is needed for as long as a snapshot
-refers to it: deduplication makes that years. So what is there is locked anew once in each third of that time, and a
-repository that is backed up regularly never has a lock with less than a third left. No key is needed.
+refers to it: deduplication makes that years. So what is there is locked anew once in each quarter of that time, and as
+long as backups run, no lock has less than half of its time left, but for the pause between two backups. No key is
+needed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from backupd.repository import names
 from backupd.storage.base import Locks, Storage
 
 _THREADS = 8
-_PARTS = 3
+_PARTS = 4
 """Of the time of a lock: after the first of them it is renewed."""
 
 
@@ -33,8 +34,8 @@ class LockReport(msgspec.Struct, frozen=True):
 def renew_locks(
     storage: Storage, state: State, now: datetime, *, stop: threading.Event | None = None
 ) -> LockReport | None:
-    """Lock all that was stored a third of a lock's time ago, or before; None where there are no locks, or none is due.
-    Where nothing is known of a repository's locks, all is locked.
+    """Lock all that was stored a quarter of a lock's time ago, or before; None where there are no locks, or none is
+    due. Where nothing is known of a repository's locks, all is locked.
 
     Raises Interrupted; the next call begins anew. Raises StorageDenied where these credentials may not do it.
     """

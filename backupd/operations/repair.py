@@ -29,7 +29,8 @@ from backupd.errors import (
 from backupd.operations.events import Advance, Observer, Plan, ignore
 from backupd.operations.parallel import in_order
 from backupd.repository import mending, names, slots
-from backupd.repository.repository import Repository, described
+from backupd.repository.description import described
+from backupd.repository.repository import Repository
 from backupd.storage.base import ObjectInfo, Storage, Version
 
 THREADS = 4

@@ -11,10 +11,10 @@ from typing import Self
 
 import msgspec
 
-from backupd.errors import Damaged, NoRepository, ObjectExists, ObjectMissing, UsageError, WrongKey
+from backupd.errors import Damaged, ObjectExists, ObjectMissing, UsageError, WrongKey
 from backupd.repository import index, keys, names, slots, snapshots
 from backupd.repository.blob_reader import BlobReader
-from backupd.repository.decoding import UNDECODABLE
+from backupd.repository.description import FORMAT, SUITES, Description, describe, holds_backups
 from backupd.repository.effort import Effort
 from backupd.repository.index_cache import IndexCache
 from backupd.repository.keys import Random, Role, Secrets
@@ -24,30 +24,9 @@ from backupd.repository.slots import Argon2, Slot
 from backupd.repository.snapshots import Snapshot, SnapshotRef
 from backupd.storage.base import Buffer, Storage
 
-FORMAT = 1
 _SMALL_RUN = 64 * 1024
 _MOST_FRESH = 100_000
 """Blobs taken and not yet in the index: what a run remembers must not grow with the mailbox."""
-
-SUITES = {
-    "object": "SHA-256",
-    "blob": "BLAKE3-256 keyed",
-    "block": "AES-256-GCM",
-    "content-key": "HPKE base MLKEM768_X25519 HKDF-SHA256 AES-256-GCM",
-    "metadata-key": "HKDF-SHA256",
-    "compression": "zstd",
-    "slot": "Argon2id AES-256-GCM",
-}
-
-
-class Description(msgspec.Struct, frozen=True):
-    """repository.json: what anybody may know. id: 16 octets in hexadecimal. public_key: base64."""
-
-    format: int
-    id: str
-    created: str
-    public_key: bytes
-    suites: dict[str, str]
 
 
 def create(storage: Storage, secret: str, *, random: Random = os.urandom, argon2: Argon2 | None = None) -> Secrets:
@@ -55,7 +34,7 @@ def create(storage: Storage, secret: str, *, random: Random = os.urandom, argon2
 
     Raises UsageError when there is one already. A slot alone is none: an `init` was killed, and this one goes on.
     """
-    if _exists(storage, names.DESCRIPTION) or _holds_backups(storage):
+    if _exists(storage, names.DESCRIPTION) or holds_backups(storage):
         raise _is_there(storage)
     identifier = random(16)
     secrets = keys.generate(identifier, random)
@@ -76,40 +55,6 @@ def _is_there(storage: Storage) -> UsageError:
     return UsageError(
         "there is a repository already", subject=storage.url, remedy="use another place, or this one as it is"
     )
-
-
-def _holds_backups(storage: Storage) -> bool:
-    return any(True for kind in (names.PACKS, names.INDEX, names.SNAPSHOTS) for _ in storage.list(kind))
-
-
-def describe(storage: Storage) -> Description:
-    """Read repository.json; needs no key. Raises NoRepository, Damaged."""
-    try:
-        data = storage.get(names.DESCRIPTION)
-    except ObjectMissing:
-        if _holds_backups(storage):
-            raise _unusable(f"{names.DESCRIPTION} is missing", storage.url) from None
-        raise NoRepository(
-            "there is no repository here",
-            subject=storage.url,
-            remedy="`backupd init` makes one; is repository.url right?",
-        ) from None
-    return described(data, storage.url)
-
-
-def described(data: bytes, subject: str) -> Description:
-    """Decode repository.json. Raises Damaged."""
-    try:
-        description = msgspec.json.decode(data, type=Description)
-    except UNDECODABLE as error:
-        raise _unusable(f"{names.DESCRIPTION} makes no sense: {error}", subject) from error
-    if description.format != FORMAT:
-        raise Damaged("the repository is of another format", subject=subject, remedy="a newer backupd may know it")
-    return description
-
-
-def _unusable(what: str, subject: str) -> Damaged:
-    return Damaged(what, subject=subject, remedy="`backupd repair` puts it back from a copy, or from a version of it")
 
 
 def unlock(storage: Storage, secret: str) -> Secrets:

@@ -34,6 +34,8 @@ def _matches(statement: dict[str, Any], action: str, resource: str, context: dic
                     holds = (found is None) == (value == "true")
                 case "Bool":
                     holds = found == value
+                case "NumericLessThanEquals":
+                    holds = found is not None and int(found) <= int(value)
                 case "StringLike":
                     holds = found is not None and fnmatchcase(found, value)
                 case _:
@@ -96,3 +98,26 @@ def test_a_service_that_does_not_know_amazons_conditions_gets_none() -> None:
 
     assert allows(document, "s3:PutObject", f"{BUCKET}/{OBJECTS[0]}")
     assert all("Condition" not in statement for statement in document["Statement"])
+
+
+@pytest.mark.parametrize("role", ["writer", "copier", "pruner", "repairer"])
+def test_whoever_stores_may_lock_for_as_long_as_is_configured_and_no_longer(role: Role) -> None:
+    place = f"{BUCKET}/{OBJECTS[0]}"
+    assert not allows(policy("mail", "", role, conditions=True), "s3:PutObjectRetention", place)
+    document = policy("mail", "", role, conditions=True, lock_days=30)
+
+    assert allows(document, "s3:PutObjectRetention", place, object_lock_remaining_retention_days="30")
+    assert not allows(document, "s3:PutObjectRetention", place, object_lock_remaining_retention_days="31")
+    assert allows(document, "s3:GetObjectRetention", place)
+    assert not allows(document, "s3:BypassGovernanceRetention", place)
+
+
+def test_a_repairer_reads_versions_and_replaces_what_is_damaged() -> None:
+    document = policy("mail", "backup/", "repairer", conditions=True)
+
+    assert allows(document, "s3:ListBucketVersions", BUCKET, prefix="backup/packs/")
+    for name in (*OBJECTS, *FIXED):
+        place = f"{BUCKET}/backup/{name}"
+        assert allows(document, "s3:GetObjectVersion", place)
+        assert allows(document, "s3:PutObject", place, ObjectCreationOperation="true")
+        assert not allows(document, "s3:DeleteObject", place)

