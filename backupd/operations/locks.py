@@ -16,7 +16,7 @@ import msgspec
 from backupd.errors import Interrupted, ObjectMissing
 from backupd.operations.parallel import in_order
 from backupd.operations.state import State
-from backupd.repository import names
+from backupd.repository import marks, names
 from backupd.storage.base import Locks, Storage
 
 _THREADS = 8
@@ -55,10 +55,13 @@ def renew_locks(
 
 
 def _extend(storage: Storage, locks: Locks, before: float, until: datetime, stop: threading.Event) -> int:
+    superfluous = marks.objects(marks.read(storage))
     old = (
         info.name
         for info in storage.list()
-        if info.name.startswith(names.ALL) and (info.modified is None or info.modified <= before)
+        if info.name.startswith(names.ALL)
+        and (info.modified is None or info.modified <= before)
+        and info.name not in superfluous
     )
     renewed = 0
     for _, there in in_order(lambda name: _lock(locks, name, until), old, threads=_THREADS):

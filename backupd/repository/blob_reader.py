@@ -39,10 +39,13 @@ class BlobReader:
         index: IndexCache,
         *,
         cache_bytes: int = CACHE_BYTES,
-        look_again: Callable[[], bool] = lambda: False,
+        look_again: Callable[[], None] = lambda: None,
+        look_elsewhere: Callable[[], None] = lambda: None,
     ) -> None:
-        """look_again: called when a blob is in no index; whether it brought the index up to date."""
-        self._look_again = look_again
+        """look_again: called when a blob is in no index, to bring it up to date. look_elsewhere: called when a pack is
+        missing, to leave missing packs out of the index, since others may hold the same.
+        """
+        self._look_again, self._look_elsewhere = look_again, look_elsewhere
         self._storage, self._secrets, self._index = storage, secrets, index
         self._cache_bytes = cache_bytes
         self._blocks: OrderedDict[_Place, _Block] = OrderedDict()
@@ -63,13 +66,16 @@ class BlobReader:
                 place, data = found
                 self._blocks.move_to_end(place)
                 return BlobKind.PLAIN, data
-        location = self._index.find(blob_id)
-        if location is None and self._look_again():
-            location = self._index.find(blob_id)
-        if location is None:
-            raise Damaged("a blob is in no index", subject=f"blob {blob_id.hex()[:16]}", remedy=_REMEDY)
+        location = self._find(blob_id)
         subject = f"{names.pack(location.pack.hex())} at {location.offset}"
-        blobs = self._open(location, subject)
+        try:
+            blobs = self._open(location, subject)
+        except ObjectMissing as error:
+            self._look_elsewhere()
+            there = self._index.find(blob_id)
+            if there is None or there.pack == location.pack:
+                raise Damaged("a pack is missing", subject=subject, remedy=_REMEDY) from error
+            return self.read(blob_id)
         if location.ordinal >= len(blobs):
             raise self._damaged(location, Damaged("a block holds fewer blobs than the index says", subject=subject))
         kind, data = blobs[location.ordinal]
@@ -78,6 +84,15 @@ class BlobReader:
             if identify(data) != blob_id:
                 raise self._damaged(location, Damaged("a blob is not what its id says", subject=subject))
         return kind, data
+
+    def _find(self, blob_id: bytes) -> Location:
+        location = self._index.find(blob_id)
+        if location is None:
+            self._look_again()
+            location = self._index.find(blob_id)
+        if location is None:
+            raise Damaged("a blob is in no index", subject=f"blob {blob_id.hex()[:16]}", remedy=_REMEDY)
+        return location
 
     def read_run(self, blob_id: bytes, kind: BlobKind) -> memoryview:
         """A blob that must be of this kind."""
@@ -95,8 +110,6 @@ class BlobReader:
         try:
             data = self._storage.get(names.pack(location.pack.hex()), location.offset, location.length)
             blobs = payload.parse(block.unseal(data, self._secrets, subject), subject)
-        except ObjectMissing as error:
-            raise Damaged("a pack is missing", subject=subject, remedy=_REMEDY) from error
         except Damaged as error:
             raise self._damaged(location, error) from error
         self._keep(key, blobs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -48,7 +48,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Index).decode
 
 
-def cut(packs: Sequence[PackEntry], *, most: int = MOST_BLOBS) -> Iterator[list[PackEntry]]:
+def cut(packs: Iterable[PackEntry], *, most: int = MOST_BLOBS) -> Iterator[list[PackEntry]]:
     """Packs that one index object can describe together. most: blobs of one."""
     some: list[PackEntry] = []
     blobs = 0

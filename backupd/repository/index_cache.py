@@ -205,10 +205,11 @@ class IndexCache:
                 "INSERT INTO lost VALUES (?, ?, ?, ?)", [(self._number, *each, size) for each, size in lost.items()]
             )
 
-    def mark_lost(self, pack: bytes, offset: int) -> None:
-        """Remember that a block cannot be read."""
+    def mark_lost(self, pack: bytes, offset: int, size: int = 0) -> None:
+        """Remember that a block cannot be read, or with WHOLE_PACK that a pack of this size is missing."""
         with self._locked():
-            self._database.execute("INSERT OR IGNORE INTO lost VALUES (?, ?, ?, 0)", (self._number, pack, offset))
+            row = (self._number, pack, offset, size)
+            self._database.execute("INSERT OR IGNORE INTO lost VALUES (?, ?, ?, ?)", row)
 
     def has_block(self, pack: bytes, offset: int) -> bool:
         """Whether the block counts, or with WHOLE_PACK any block of the pack."""

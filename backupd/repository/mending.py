@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from backupd.errors import Damaged, ObjectMissing
-from backupd.repository import block, names, payload
+from backupd.repository import block, marks, names, payload
 from backupd.repository.block import HEADER
 from backupd.repository.index import BlockEntry, PackEntry
 from backupd.repository.index_cache import WHOLE_PACK, Lost
@@ -68,6 +68,10 @@ def examine(repository: Repository, *, stored_before: float | None = None) -> He
     if lost.keys() != before or _counted(repository, lost):
         repository.index.clear()
         repository.refresh()
+    if any(offset == WHOLE_PACK for _, offset in lost):
+        # Those that a prune removes are in others, and no loss.
+        removed = marks.objects(marks.read(repository.storage))
+        lost = {each: size for each, size in lost.items() if names.pack(each[0].hex()) not in removed}
     return Health(frozenset(lost), tuple(name for name in sizes if name not in accounted and name not in young))
 
 

@@ -14,10 +14,12 @@ KEYS = "keys/"
 PACKS = "packs/"
 INDEX = "index/"
 SNAPSHOTS = "snapshots/"
+MARKS = "marks/"
 ALL = (DESCRIPTION, KEYS, PACKS, INDEX, SNAPSHOTS)
-"""How the names of a repository's objects begin."""
+"""How the names begin of all that a repository is made of. Marks are none of it: they say what is superfluous."""
 
 _SNAPSHOT_NAME = re.compile(r"snapshots/([0-9a-f]{16})/(\d{8}T\d{9}Z-[0-9a-f]{8})\Z")
+_MARK_NAME = re.compile(r"marks/(\d{8}T\d{9}Z-[0-9a-f]{8})\Z")
 _CONTENT_NAME = re.compile(r"(?:packs/([0-9a-f]{2})|index)/([0-9a-f]{64})\Z")
 
 
@@ -67,6 +69,15 @@ def parse_snapshot(name: str) -> tuple[str, str] | None:
     return match[1], match[2]
 
 
+def mark_time(name: str) -> datetime | None:
+    """The time in a mark's object name, or None for any other name."""
+    match = _MARK_NAME.match(name)
+    try:
+        return snapshot_time(match[1]) if match else None
+    except ValueError:  # digits that are no time
+        return None
+
+
 def proves(name: str, data: Sequence[Buffer]) -> bool | None:
     """Whether these bytes are the ones the name promises; None where the name promises nothing.
 
@@ -75,6 +86,6 @@ def proves(name: str, data: Sequence[Buffer]) -> bool | None:
     if match := _CONTENT_NAME.match(name):
         digest = sha256(data)
         return digest == match[2] and match[1] in (None, digest[:2])
-    if parsed := parse_snapshot(name):
-        return sha256(data)[:8] == parsed[1][-8:]
+    if parse_snapshot(name) or mark_time(name):
+        return sha256(data)[:8] == name[-8:]
     return None

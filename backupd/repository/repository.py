@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
@@ -16,7 +16,7 @@ from backupd.repository import index, keys, names, slots, snapshots
 from backupd.repository.blob_reader import BlobReader
 from backupd.repository.description import FORMAT, SUITES, Description, describe, holds_backups
 from backupd.repository.effort import Effort
-from backupd.repository.index_cache import IndexCache
+from backupd.repository.index_cache import WHOLE_PACK, IndexCache
 from backupd.repository.keys import Random, Role, Secrets
 from backupd.repository.pack_writer import PackWriter, Sizes
 from backupd.repository.payload import BlobKind
@@ -125,7 +125,9 @@ class Repository:
         self.storage, self.secrets = storage, secrets
         self._random, self._effort, self._sizes = random, Effort(level), sizes or Sizes()
         self.index = IndexCache(cache, secrets.repository)
-        self._reader = BlobReader(storage, secrets, self.index, look_again=self._look_again)
+        self._reader = BlobReader(
+            storage, secrets, self.index, look_again=self._look_again, look_elsewhere=self._look_elsewhere
+        )
         self._writer: PackWriter | None = None
         # Blobs taken and not yet in the index; emptied by each flush.
         self._fresh: set[bytes] = set()
@@ -137,6 +139,7 @@ class Repository:
         self.damaged_indexes: list[str] = []
         # Whether others may have stored something since we looked, or emptied the cache that we share with them.
         self._behind = True
+        self._packs_known = False
         self._refreshing = threading.Lock()
         try:
             self.refresh()
@@ -186,7 +189,7 @@ class Repository:
             else:
                 self.index.add(name, packs)
 
-    def _look_again(self) -> bool:
+    def _look_again(self) -> None:
         """A blob is in no index: look for new ones, once until something suggests that there are more."""
         with self._refreshing:
             behind, self._behind = self._behind, False
@@ -194,7 +197,20 @@ class Repository:
                 # Nothing is taken out of the cache: what mending keeps there for a while is in no index object yet.
                 known = self.index.objects() | set(self.damaged_indexes)
                 self._add_indexes(info.name for info in self.storage.list(names.INDEX) if info.name not in known)
-        return behind
+
+    def _look_elsewhere(self) -> None:
+        """A pack is missing: leave those that are out of account, so that what they held is found in others; once."""
+        with self._refreshing:
+            known, self._packs_known = self._packs_known, True
+            if known:
+                return
+            there = {info.name for info in self.storage.list(names.PACKS)}
+            for pack, size in self.index.packs().items():
+                if names.pack(pack.hex()) not in there:
+                    self.index.mark_lost(pack, WHOLE_PACK, size)
+            self.index.clear()
+            while not self._refreshed():
+                pass
 
     # Blobs
 
@@ -215,7 +231,7 @@ class Repository:
             self._distrusted.discard(blob_id)
             if self._writer is None:
                 self._writer = PackWriter(
-                    self.storage, self.secrets, self._random, self._index_packs, effort=self._effort, sizes=self._sizes
+                    self.storage, self.secrets, self._random, self.add_index, effort=self._effort, sizes=self._sizes
                 )
             # Under the lock, or a flush could count the blob as flushed before the writer has it.
             self._writer.add(blob_id, kind, data)
@@ -245,16 +261,13 @@ class Repository:
         """Names of packs that were stored through this object, or are about to be, and are not indexed yet."""
         return self._writer.under_way if self._writer else frozenset()
 
-    def _index_packs(self, packs: Sequence[index.PackEntry]) -> None:
+    def add_index(self, packs: Iterable[index.PackEntry]) -> None:
+        """Store index objects about packs that are stored already."""
         for some in index.cut(packs):
             data = index.seal(some, self.secrets, self._random)
             name = names.index(names.sha256([data]))
             self.storage.put(name, [data])
             self.index.add(name, some)
-
-    def add_index(self, packs: Sequence[index.PackEntry]) -> None:
-        """Store an index object about packs that are stored already."""
-        self._index_packs(packs)
 
     def read(self, blob_id: bytes) -> tuple[BlobKind, memoryview]:
         """A flushed blob and its kind. Raises Damaged, WrongKey (see BlobReader.read)."""

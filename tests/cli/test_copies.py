@@ -93,7 +93,8 @@ def test_without_a_copy_in_the_configuration_it_says_what_to_do(run: Run, config
 
 def test_a_key_slot_that_was_removed_is_told_until_it_is_revoked(run: Run, with_copies: Path) -> None:
     assert run("key", "add", "laptop", "--role", "writer", "--key-file", "laptop.key").code == 0
-    run("copy")
+    made = run("copy")
+    assert made.code == 0, made.err
     assert run("key", "remove", "laptop").code == 0
     told = run("copy", "1")
     assert (told.code, "keys/laptop-" in told.err, "--revoke" in told.err) == (0, True, True)
