@@ -8,16 +8,18 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from backupd.operations.backup import backup
+from backupd.operations.prune import prune
 from backupd.operations.state import State
 from backupd.repository import slots
 from backupd.repository.names import pack
 from backupd.repository.pack_writer import Sizes
-from backupd.repository.repository import Repository, create
+from backupd.repository.repository import Repository, create, unlock
 from backupd.repository.slots import Argon2
 from backupd.storage.local import LocalStorage
 from tests.support import corpus
@@ -129,6 +131,27 @@ def test_damage_is_told_and_costs_only_what_it_must(
     came = {(s, m, u): v for s, boxes in found.items() for m, box in boxes.items() for u, v in box.items()}
     assert came.items() < whole.items()
     assert len(came) > len(whole) // 2
+
+
+@pytest.mark.parametrize("index_left", [False, True], ids=["done", "stopped before the indexes were removed"])
+def test_what_was_merged_is_found_in_its_new_packs(
+    archive: tuple[LocalStorage, Found], read: Read, tmp_path: Path, index_left: bool
+) -> None:
+    storage, now = archive[0], datetime.now(UTC)
+    before = {info.name: storage.get(info.name) for info in storage.list()}
+    with Repository(storage, unlock(storage, PASSPHRASE)) as repository:
+        for days in range(2):
+            prune(repository, now=now + timedelta(days=days), fewest=2, sizes=Sizes(pack=4_000_000))
+    gone = before.keys() - {info.name for info in storage.list()}
+    assert any(name.startswith("packs/") for name in gone)
+    for name in gone if index_left else ():
+        if name.startswith("index/"):
+            storage.put(name, [before[name]])
+
+    done = read("extract", "out")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert extracted(tmp_path / "out") == archive[1]
 
 
 def test_a_wrong_passphrase_and_no_repository(archive: tuple[LocalStorage, Found], read: Read, tmp_path: Path) -> None:

@@ -196,17 +196,22 @@ class Repository:
             raise Damage("its bytes are not those its name promises")
         for pack in msgspec.msgpack.decode(open_block(data, self.secrets, (INDEX,)))["packs"]:
             first = 0
+            if not self._path(pack["name"]).exists():  # what it held may be in another one
+                continue
             for offset, length, _kind, _plain, count in pack["blocks"]:
                 for number in range(count):
                     blob_id = pack["ids"][32 * (first + number) : 32 * (first + number + 1)]
                     self._places.setdefault(blob_id, Place(pack["name"], offset, length, number))
                 first += count
 
+    def _path(self, pack: bytes) -> Path:
+        return self.root / "packs" / pack.hex()[:2] / pack.hex()
+
     def blob(self, blob_id: bytes) -> tuple[int, bytes]:
         """(kind, octets), proved by the id; a recipe is proved by whoever joins it."""
         place = self._places.get(blob_id)
         if place is None:
-            raise Damage(f"blob {blob_id.hex()[:16]} is in no index")
+            raise Damage(f"blob {blob_id.hex()[:16]} is in no pack that is there and in an index")
         kind, octets = self._block(place)[place.number]
         if kind != RECIPE:
             key = self.secrets.metadata_id if kind in (MEMBERSHIP, STATE) else self.secrets.content_id
@@ -219,16 +224,13 @@ class Repository:
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
-        name = place.pack.hex()
-        path = self.root / "packs" / name[:2] / name
+        path = self._path(place.pack)
         try:
             with path.open("rb") as file:
                 file.seek(place.offset)
                 data = file.read(place.length)
             blobs = open_payload(open_block(data, self.secrets, (CONTENT, METADATA)))
-        except FileNotFoundError:
-            raise Damage(f"{path} is missing") from None
-        except (Damage, struct.error, msgspec.DecodeError, ValueError) as error:
+        except (Damage, OSError, struct.error, msgspec.DecodeError, ValueError) as error:
             raise Damage(f"{path} at {place.offset}: {error}") from error
         self._cache[key] = blobs
         self._cached += sum(len(octets) for _, octets in blobs)
