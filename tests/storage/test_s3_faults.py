@@ -226,7 +226,7 @@ def test_what_fails_for_ever_is_not_asked_for_ever(
 ) -> None:
     storage = open_bucket(retry_seconds=3.0)
     proxy.fail(PASSING[fault], times=FOR_EVER)
-    with pytest.raises(StorageUnavailable, match=r"(the service fails: .*|the connection to .* broke); tried for \d+ s"):
+    with pytest.raises(StorageUnavailable, match=r"(the service fails|the connection to .* broke).*; tried for"):
         OPERATIONS[operation][0](storage)
     assert len(proxy.requests) <= 15
 

@@ -46,7 +46,7 @@ Fault = Callable[[Request, Forward], Answer | None]
 @dataclass
 class _Plan:
     fault: Fault
-    method: str
+    method: re.Pattern[str]
     path: re.Pattern[str]
     times: float
     after: int
@@ -97,12 +97,12 @@ class FaultyProxy:
         return f"http://127.0.0.1:{self._server.server_port}"
 
     def fail(self, fault: Fault, *, method: str = "", path: str = "", times: float = 1, after: int = 0) -> None:
-        """Spoil the next so many requests of this method (any if empty) whose path the pattern is found in.
+        """Spoil the next so many requests in whose method and path these patterns are found.
 
         after: how many of them pass before. The plan that was made first goes first.
         """
         with self._lock:
-            self._plans.append(_Plan(fault, method, re.compile(path), times, after))
+            self._plans.append(_Plan(fault, re.compile(method), re.compile(path), times, after))
 
     def mend(self) -> None:
         """Spoil nothing any more, and count from nought."""
@@ -157,7 +157,7 @@ class FaultyProxy:
 
     def _fault_for(self, request: Request) -> Fault | None:
         for plan in self._plans:
-            if plan.times and plan.method in ("", request.method) and plan.path.search(request.path):
+            if plan.times and plan.method.search(request.method) and plan.path.search(request.path):
                 if plan.after:
                     plan.after -= 1
                     continue
@@ -203,6 +203,11 @@ def reply(status: int, body: bytes = b"", **headers: str) -> Fault:
     """Answer so, and ask the server nothing."""
     named = [(name.replace("_", "-"), value) for name, value in headers.items()]
     return lambda request, _: Answer(status, named, b"" if request.method == "HEAD" else body)
+
+
+def pass_on(request: Request, forward: Forward) -> Answer:
+    """No fault at all."""
+    return forward(request)
 
 
 def drop(_: Request, __: Forward) -> None:
@@ -255,8 +260,8 @@ def sometimes(share: float, faults: Sequence[Fault], seed: int) -> Fault:
 
     def fault(request: Request, forward: Forward) -> Answer | None:
         with drawing:
-            chosen = chance.choice(faults) if chance.random() < share else None
-        return chosen(request, forward) if chosen else forward(request)
+            chosen = chance.choice(faults) if chance.random() < share else pass_on
+        return chosen(request, forward)
 
     return fault
 
