@@ -26,7 +26,7 @@ from tests.support.faulty_proxy import (
     reply,
     without,
 )
-from tests.support.seaweedfs import SeaweedFS
+from tests.support.seaweedfs import ACCESS_KEY, SECRET_KEY, SeaweedFS
 
 FOR_EVER = float("inf")
 PART = 5 << 20
@@ -247,7 +247,8 @@ def test_a_server_that_lists_no_uploads_does_not_keep_objects_from_being_stored(
 def test_a_server_that_knows_no_condition_on_completion_overwrites_nothing_that_was_there(
     storage: S3Storage, proxy: FaultyProxy
 ) -> None:
-    proxy.fail(without("if-none-match"), times=FOR_EVER)
+    ignorant = without("if-none-match", access_key=ACCESS_KEY, secret_key=SECRET_KEY)
+    proxy.fail(ignorant, times=FOR_EVER, **COMPLETE)
     storage.put(NAME, [DATA])
     with pytest.raises(ObjectExists):
         storage.put(NAME, [OTHER])

@@ -235,11 +235,23 @@ def change_the_request(request: Request, forward: Forward) -> Answer:
     return forward(request._replace(body=_changed(request.body)))
 
 
-def without(header: str) -> Fault:
-    """The server does not see this header of the request, such as one that it would not know."""
+def without(header: str, *, access_key: str, secret_key: str) -> Fault:
+    """The server does not see this header of the request, such as one that it would not know.
+
+    What is left is signed again with these keys: headers are part of what is signed.
+    """
+    from botocore.auth import S3SigV4Auth
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import Credentials
+
+    keys = Credentials(access_key, secret_key)
 
     def fault(request: Request, forward: Forward) -> Answer:
-        return forward(request._replace(headers={k: v for k, v in request.headers.items() if k != header.lower()}))
+        left = {name: value for name, value in request.headers.items() if name not in (header, "authorization")}
+        url = f"http://{left['host']}{request.path}"
+        signed = AWSRequest(request.method, url, headers=left, data=request.body)
+        S3SigV4Auth(keys, "s3", "us-east-1").add_auth(signed)
+        return forward(request._replace(headers={name.lower(): str(value) for name, value in signed.headers.items()}))
 
     return fault
 
