@@ -1,5 +1,5 @@
-"""`If-None-Match: *` keeps objects from being overwritten. Some servers refuse it, some ignore it; nothing is overwritten
-there either, as far as a client can see to that: it looks first.
+"""`If-None-Match: *` keeps objects from being overwritten. Some servers refuse it, some ignore it; nothing is
+overwritten there either, as far as a client can see to that: it looks first.
 
 The real server knows the condition; the proxy takes it away, or refuses it as those servers do.
 """

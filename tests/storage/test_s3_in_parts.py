@@ -1,5 +1,5 @@
-"""Large objects go to S3 in parts. Whatever fails on the way, the object is there whole or not at all, and no parts that
-nobody can see, and somebody pays for, are left."""
+"""Large objects go to S3 in parts. Whatever fails on the way, the object is there whole or not at all, and no parts
+that nobody can see, and somebody pays for, are left."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_a_completion_whose_upload_is_gone_is_believed_only_if_the_object_is_the
     assert storage.get(NAME) == DATA
 
     proxy.fail(refuse(404, "NoSuchUpload", "The upload does not exist."), times=1, **COMPLETE)
-    with pytest.raises(StorageUnavailable, match="packs/second: .* \\(run it again\\)"):
+    with pytest.raises(StorageUnavailable, match=r"packs/second: .* \(run it again\)"):
         storage.put("packs/second", [DATA])
     with pytest.raises(ObjectMissing):
         storage.get("packs/second")
