@@ -17,10 +17,11 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from operator import methodcaller
 from typing import Any, Final
 
-from backupd.errors import Damaged, ObjectExists, ObjectMissing, StorageError, StorageUnavailable
+from backupd.errors import Damaged, ObjectExists, ObjectMissing, StorageError, StorageFull, StorageUnavailable
 from backupd.storage import s3_errors, s3_locks, s3_probe, s3_settings
 from backupd.storage.base import NAME, Buffer, ObjectInfo
 from backupd.storage.s3_connection import Clock, Connection
@@ -134,6 +135,7 @@ class S3Storage:
             answer = client.get_object(**wanted)
             body = answer["Body"]
             try:
+                s3_errors.answered(answer, "ETag", "ContentLength")
                 if "Range" in wanted and not answer.get("ContentRange", "").startswith(f"bytes {offset}-"):
                     raise StorageError("the service ignores ranges", subject=self._subject(name))
                 if length is not None and answer["ContentLength"] != length:
@@ -163,10 +165,7 @@ class S3Storage:
         try:
             return int(self._head(name)["ContentLength"])
         except ObjectMissing:
-            # The answer has no body that tells which of the two is missing.
-            self._connection.call(
-                lambda client: client.list_objects_v2(Bucket=self._bucket, Prefix=self._key(name), MaxKeys=1)
-            )
+            self._look(name)  # or is it the bucket that is missing?
             raise
 
     def delete(self, name: str) -> None:
@@ -242,7 +241,7 @@ class S3Storage:
 
         def read(client: Any) -> bytes:
             digest = hashlib.sha256()
-            body = client.get_object(Bucket=self._bucket, Key=key)["Body"]
+            body = s3_errors.answered(client.get_object(Bucket=self._bucket, Key=key), "ETag")["Body"]
             try:
                 while some := body.read(_COMPARE_OCTETS):
                     digest.update(some)
@@ -262,11 +261,23 @@ class S3Storage:
     # -- reading -------------------------------------------------------------------------------------------------------
 
     def _head(self, name: str, **parameters: str) -> dict[str, Any]:
-        key = self._key(name)
-        head: dict[str, Any] = self._connection.call(
-            lambda client: client.head_object(Bucket=self._bucket, Key=key, **parameters), subject=name
-        )
-        return head
+        wanted = {"Bucket": self._bucket, "Key": self._key(name), **parameters}
+
+        def head(client: Any) -> dict[str, Any]:
+            return s3_errors.answered(client.head_object(**wanted), "ETag", "ContentLength")
+
+        try:
+            return self._connection.call(head, subject=name)
+        except (ObjectMissing, StorageFull, StorageUnavailable):
+            raise
+        except StorageError:
+            self._look(name)  # which fails with the reason, or renews what has expired
+            return self._connection.call(head, subject=name)
+
+    def _look(self, name: str) -> None:
+        """What HEAD is asked, in a way that can be answered with a reason: an answer to HEAD has no body."""
+        wanted = {"Bucket": self._bucket, "Prefix": self._key(name), "MaxKeys": 1}
+        self._connection.call(methodcaller("list_objects_v2", **wanted), subject=name)
 
     def _exists(self, name: str) -> bool:
         try:
@@ -285,7 +296,7 @@ class S3Storage:
         more: dict[str, str] = {}
         while True:
             wanted = {"Bucket": self._bucket, "Prefix": self._prefix + prefix, "MaxKeys": self._page, **more}
-            page = self._connection.call(methodcaller("list_objects_v2", **wanted))
+            page = self._connection.call(partial(_page, wanted))
             for each in page.get("Contents", []):
                 name = each["Key"].removeprefix(self._prefix)
                 if name.startswith(prefix) and NAME.match(name):
@@ -311,6 +322,10 @@ class S3Storage:
 
 def _of_new_objects(settings: S3Settings, now: datetime) -> dict[str, Any]:
     return {**settings.of_new_objects(), **s3_locks.of_new_objects(settings, now)}
+
+
+def _page(wanted: dict[str, Any], client: Any) -> dict[str, Any]:
+    return s3_errors.answered(client.list_objects_v2(**wanted), "IsTruncated")
 
 
 def _is_beyond(error: Exception) -> bool:

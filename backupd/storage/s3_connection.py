@@ -1,8 +1,8 @@
 """The connection to an S3 service: one boto3 client for all threads, and how long a failing request is tried again.
 
 boto3's standard mode tries a request three times within seconds. That is right for a hiccup, and too little for a
-service that restarts; so `Connection.call` goes on until its budget of seconds is used up, and no request is begun
-after that. Importing boto3 takes a third of a second, so it waits for the first call.
+service that restarts; so `Connection.call` goes on until its budget of seconds is used up, and no request but the first
+is begun after that. Importing boto3 takes a third of a second, so it waits for the first call.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _CONNECT_SECONDS = 10.0
 
 
 class _OutOfTime(Exception):
-    """Raised in the place of a request that would begin after the budget was used up."""
+    """Raised in the place of a further request that would begin after the budget was used up."""
 
 
 class Clock(Protocol):
@@ -78,6 +78,7 @@ class Connection:
         where = f"{self._url}: {subject}" if subject else self._url
         start = self._clock.now()
         deadline = self._thread.deadline = start + self._settings.retry_seconds
+        self._thread.seen = None
         pause, renewed, failure = _FIRST_PAUSE, False, None
         while True:
             client = None
@@ -85,7 +86,9 @@ class Connection:
                 client = self._the_client()
                 return work(client)
             except _OutOfTime:
-                raise self._given_up(failure, where, start) from None
+                seen = self._thread.seen
+                failure = failure or s3_errors.explain(seen, where, self._endpoint())
+                raise self._given_up(failure, where, start) from seen
             except _faults() as error:
                 if expected and expected(error):
                     raise
@@ -103,11 +106,9 @@ class Connection:
             self._clock.sleep(wait)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
-    def _given_up(self, failure: BackupdError | None, where: str, start: float) -> StorageUnavailable:
-        what = failure.what if failure else f"{self._endpoint()} gave no good answer"
-        remedy = failure.remedy if failure else "check that the service runs and can be reached from here"
-        tried = self._clock.now() - start
-        return StorageUnavailable(f"{what}; tried for {tried:.0f} seconds", subject=where, remedy=remedy)
+    def _given_up(self, failure: BackupdError, where: str, start: float) -> StorageUnavailable:
+        what = f"{failure.what}; tried for {self._clock.now() - start:.0f} seconds"
+        return StorageUnavailable(what, subject=where, remedy=failure.remedy)
 
     def _endpoint(self) -> str:
         return self._settings.endpoint_url or "the S3 service"
@@ -166,18 +167,35 @@ class Connection:
                 "endpoint_url is no address of a service", subject=self._url, remedy="write one such as https://host"
             ) from None
         client.meta.events.register("before-send.s3", self._in_time)
+        client.meta.events.register("needs-retry.s3", self._see)
+        client.meta.events.register("before-call.s3.HeadBucket", _stay)
         return client
 
     def _in_time(self, **_: Any) -> None:
-        if self._clock.now() >= getattr(self._thread, "deadline", float("inf")):
+        if self._thread.seen is not None and self._clock.now() >= self._thread.deadline:
             raise _OutOfTime
+
+    def _see(self, response: Any = None, caught_exception: Any = None, operation: Any = None, **_: Any) -> None:
+        """Keep what a request failed of: boto3 may pause until the time is up, and then nobody else knows."""
+        from botocore.exceptions import ClientError
+
+        if caught_exception is None and response is not None and response[0].status_code >= 300:
+            self._thread.seen = ClientError(response[1], operation.name)
+        elif caught_exception is not None and not isinstance(caught_exception, _OutOfTime):
+            self._thread.seen = caught_exception
+
+
+def _stay(context: dict[str, Any], **_: Any) -> None:
+    """boto3 asks HeadBucket where to go when it is sent elsewhere; sent elsewhere again, it would ask for ever."""
+    context.setdefault("s3_redirect", {})["redirected"] = True
 
 
 def _faults() -> tuple[type[Exception], ...]:
-    """What requests may raise; not what is a mistake of ours."""
+    """What requests may raise, and what is said of their answers; not what is a mistake of ours."""
     try:
         from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.parsers import ResponseParserError
         from urllib3.exceptions import HTTPError
     except ImportError:
         return ()
-    return (BotoCoreError, ClientError, HTTPError, OSError)
+    return (BotoCoreError, ClientError, HTTPError, OSError, ResponseParserError, ValueError, StorageUnavailable)

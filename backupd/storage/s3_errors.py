@@ -68,6 +68,19 @@ def is_mismatch(error: Exception) -> bool:
     return isinstance(error, FlexibleChecksumError)
 
 
+def answered(answer: dict[str, Any], *needed: str) -> dict[str, Any]:
+    """The answer, if it has what every S3 service says there.
+
+    Raises StorageUnavailable: it comes from something in between, such as a captive portal, or was cut. boto3 takes
+    a web page for a success that says nothing: an object stored, an empty listing.
+    """
+    if any(name not in answer for name in needed) or answer.get("ContentType", "").startswith("text/html"):
+        raise StorageUnavailable(
+            "what answers is no S3 service", remedy="check endpoint_url, and whether the network wants you to log in"
+        )
+    return answer
+
+
 def explain(error: Exception, subject: str, endpoint: str) -> BackupdError:
     """Our error for what boto3 raised; StorageUnavailable for all that may pass by itself.
 
@@ -75,7 +88,7 @@ def explain(error: Exception, subject: str, endpoint: str) -> BackupdError:
         subject: the object or place.
         endpoint: the service, for errors of the connection.
     """
-    from botocore import exceptions
+    from botocore import exceptions, parsers
 
     match error:
         case BackupdError():
@@ -113,6 +126,8 @@ def explain(error: Exception, subject: str, endpoint: str) -> BackupdError:
             what = f"no connection to {endpoint}"
         case exceptions.ReadTimeoutError():
             what = f"{endpoint} does not answer"
+        case parsers.ResponseParserError() | ValueError():
+            what = f"{endpoint} answers what cannot be read"
         case _:
             what = f"the connection to {endpoint} broke"
     return StorageUnavailable(what, subject=subject, remedy="check that the service runs and can be reached from here")
@@ -120,7 +135,7 @@ def explain(error: Exception, subject: str, endpoint: str) -> BackupdError:
 
 def _of_answer(error: Exception, subject: str) -> StorageError:
     code, status = code_of(error), status_of(error)
-    said = _clean(f"{code}: {_answer(error).get('Message', '')}" if code else f"status {status}")
+    said = _said(error)
     if code == "NoSuchBucket":
         return StorageError("there is no such bucket", subject=subject, remedy="make it, or check the url")
     if code in _NO_OBJECT or (status == 404 and code in ("404", "NotFound", "")):
@@ -143,7 +158,7 @@ def _of_answer(error: Exception, subject: str) -> StorageError:
             subject=subject,
             remedy="check secret_access_key, and region and endpoint_url, which are signed too",
         )
-    if code in _ELSEWHERE or status in (301, 307):
+    if code in _ELSEWHERE or 300 <= status < 400:
         return StorageError(f"the bucket is elsewhere: {said}", subject=subject, remedy="check region and endpoint_url")
     if code == "InvalidObjectState":
         return StorageError(
@@ -168,6 +183,16 @@ def _of_answer(error: Exception, subject: str) -> StorageError:
             f"the service does not permit this: {said}", subject=subject, remedy="check what these credentials may do"
         )
     return StorageError(f"the service refuses: {said}", subject=subject, remedy="check the s3: section and the bucket")
+
+
+def _said(error: Exception) -> str:
+    answer = _answer(error)
+    headers = getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    if headers.get("content-type", "").startswith("text/html"):
+        return f"status {status_of(error)}, with a web page instead of an answer"
+    place = answer.get("Endpoint") or answer.get("Region") or headers.get("x-amz-bucket-region", "")
+    said = f"{answer.get('Code', '')}: {answer.get('Message', '')}"
+    return _clean(f"{said} ({place})" if place and place not in said else said)
 
 
 def _answer(error: Exception) -> dict[str, Any]:

@@ -110,7 +110,7 @@ class Uploader:
 
         def put(client: Any) -> None:
             body.seek(0)
-            client.put_object(Body=body, **parameters)
+            s3_errors.answered(client.put_object(Body=body, **parameters), "ETag")
 
         self._connection.call(put, subject=name, expected=_about_condition)
 
@@ -120,17 +120,18 @@ class Uploader:
         Lets boto3's errors about the condition through.
         """
         place = {"Bucket": self._bucket, "Key": key}
+        wanted = {
+            **place, "ContentType": "application/octet-stream", "ChecksumAlgorithm": "SHA256", **self._of_new_objects(),
+        }  # fmt: skip
         started = self._connection.call(
-            lambda client: client.create_multipart_upload(
-                **place, ContentType="application/octet-stream", ChecksumAlgorithm="SHA256", **self._of_new_objects()
-            ),
-            subject=name,
+            lambda client: s3_errors.answered(client.create_multipart_upload(**wanted), "UploadId"), subject=name
         )
         upload = {**place, "UploadId": started["UploadId"]}
         try:
             sent = [self._part(upload, name, number, body) for number, body in enumerate(parts, 1)]
+            whole = {**upload, "MultipartUpload": {"Parts": sent}, **condition}
             self._connection.call(
-                lambda client: client.complete_multipart_upload(**upload, MultipartUpload={"Parts": sent}, **condition),
+                lambda client: s3_errors.answered(client.complete_multipart_upload(**whole), "ETag"),
                 subject=name,
                 expected=_about_completion,
             )
@@ -153,16 +154,21 @@ class Uploader:
                     chosen = {"Bucket": self._bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
                     self._abort(chosen, upload["Key"])
                     removed += 1
-            if not page.get("IsTruncated"):
+            following = {
+                "KeyMarker": page.get("NextKeyMarker", ""), "UploadIdMarker": page.get("NextUploadIdMarker", "")
+            }  # fmt: skip
+            if not page.get("IsTruncated") or following in (more, {"KeyMarker": "", "UploadIdMarker": ""}):
                 return removed
-            more = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+            more = following
 
     def _part(self, upload: dict[str, Any], name: str, number: int, body: Body) -> dict[str, Any]:
         digest = encoded(body.sha256())
 
         def put(client: Any) -> Any:
             body.seek(0)
-            return client.upload_part(**upload, PartNumber=number, Body=body, ChecksumSHA256=digest)
+            return s3_errors.answered(
+                client.upload_part(**upload, PartNumber=number, Body=body, ChecksumSHA256=digest), "ETag"
+            )
 
         answer = self._connection.call(put, subject=name)
         part = {"PartNumber": number, "ETag": answer["ETag"]}

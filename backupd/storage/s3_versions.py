@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from operator import methodcaller
+from functools import partial
 from typing import Any
 
+from backupd.storage import s3_errors
 from backupd.storage.base import NAME, Version
 from backupd.storage.s3_connection import Connection
 
@@ -22,7 +23,7 @@ class ObjectVersions:
         more: dict[str, str] = {}
         while True:
             wanted = {"Bucket": self._bucket, "Prefix": self._prefix + prefix, "MaxKeys": self._page, **more}
-            page = self._connection.call(methodcaller("list_object_versions", **wanted))
+            page = self._connection.call(partial(_page, wanted))
             found = [*map(self._version, page.get("Versions", [])), *map(self._removal, page.get("DeleteMarkers", []))]
             # Each of the two is in this order already. Of the same second, the latest one is said to be it.
             found.sort(key=lambda each: (each.name, not each.latest, -each.stored))
@@ -53,3 +54,7 @@ class ObjectVersions:
     def _removal(self, each: dict[str, Any]) -> Version:
         name, stored = each["Key"].removeprefix(self._prefix), each["LastModified"].timestamp()
         return Version(name, each["VersionId"], 0, stored, each["IsLatest"], removal=True)
+
+
+def _page(wanted: dict[str, Any], client: Any) -> dict[str, Any]:
+    return s3_errors.answered(client.list_object_versions(**wanted), "IsTruncated")

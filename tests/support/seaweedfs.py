@@ -98,7 +98,7 @@ class SeaweedFS:
             "master.telemetry": "false",
             "volume.port": volume,
             "volume.port.grpc": volume_rpc,
-            "volume.max": 100,
+            "volume.max": 1000,
             "volume.preStopSeconds": 0,
             "filer": "true",
             "filer.port": filer,
@@ -124,6 +124,8 @@ class SeaweedFS:
                 env={
                     "PATH": os.environ.get("PATH", ""), "HOME": str(self.state), "TMPDIR": str(self.state / "tmp"),
                     "GOMAXPROCS": "2",
+                    # Each bucket takes volumes of its own: one, and not seven, or after some buckets none is left.
+                    "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1",
                 },
                 start_new_session=True,
             )  # fmt: skip
