@@ -20,7 +20,9 @@ from backupd.repository.repository import Repository, create
 from backupd.repository.slots import Argon2
 from backupd.repository.snapshots import MailboxRecord, SnapshotRef
 from backupd.sources.imap.source import ImapSource
+from backupd.storage.base import Storage
 from backupd.storage.local import LocalStorage
+from backupd.storage.s3 import S3Storage
 from backupd.targets.base import Target
 from backupd.targets.eml import EmlTarget
 from backupd.targets.imap.target import ImapTarget
@@ -33,11 +35,24 @@ from tests.support.dovecot import Dovecot
 from tests.support.dovecot_account import Account
 from tests.support.mail import message
 from tests.support.restoring import Restored, read_eml, read_mbox, read_zip
+from tests.support.seaweedfs import SeaweedFS
 
 NAMES = ("Entwürfe & Köpfe", "日本", 'quoted "name"', "with space ", "per%cent*star", "back\\slash", "A&B", "100%")
 """Names of the first mailboxes, in place of those of the corpus: each shape once. The delimiter is "/"."""
 
-pytestmark = pytest.mark.timeout(900)  # all mail there is, on a machine that may be busy
+pytestmark = [
+    pytest.mark.timeout(900),  # all mail there is, on a machine that may be busy
+    pytest.mark.parametrize(
+        "backed",
+        # Of each kind all tests on one worker, so that the account is made, and backed up, once.
+        [
+            pytest.param(kind, marks=pytest.mark.xdist_group(kind.replace(" ", "-")))
+            for kind in ("bulk in a bucket", "nasty in a bucket", "nasty", "generated")
+        ],
+        indirect=True,
+        scope="module",
+    ),
+]
 
 Facts = tuple[str, tuple[bytes, ...], bytes]
 """Of a message: SHA-256, flags and keywords, INTERNALDATE."""
@@ -110,22 +125,23 @@ def change(account: Account) -> None:
     account.reset_uidvalidity(third)
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(kind, marks=pytest.mark.xdist_group(kind)) for kind in ("bulk", "nasty", "generated")],
-)
+@pytest.fixture(scope="module")
 def backed(
     request: pytest.FixtureRequest, dovecot: Dovecot, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Backed]:
-    folder = tmp_path_factory.mktemp(request.param)
-    account = dovecot.account("mdbox" if request.param == "bulk" else "sdbox")
-    for name, raws in mail_of(request.param, folder / "office").items():
+    kind, _, place = request.param.partition(" in ")
+    folder = tmp_path_factory.mktemp(kind)
+    account = dovecot.account("mdbox" if kind == "bulk" else "sdbox")
+    for name, raws in mail_of(kind, folder / "office").items():
         account.create(name)
         account.deliver(name, raws)
         account.store(name, "1:*", (b"\\Seen",))
         account.store(name, "1:5", (b"\\Flagged", b"$Forwarded", b"NonJunk"))
     account.subscribe(*account.mailboxes()[:3])
-    storage = LocalStorage(folder / "repository")
+    storage: Storage = LocalStorage(folder / "repository")
+    if place:
+        server: SeaweedFS = request.getfixturevalue("seaweedfs")
+        storage = S3Storage(f"s3://{server.bucket()}/mail", server.settings(retry_seconds=60.0))
     secrets = create(storage, "a passphrase", argon2=Argon2(1, 8, 1))
     state = State(folder / "state")
     source = ImapSource(settings(account), 3)
