@@ -44,7 +44,8 @@ def policy(
     if written:
         statements += _storing(place, written, conditions=conditions and role != "repairer")
         if lock_days is not None:
-            statements += _locking(written, lock_days, conditions=conditions)
+            locked = [f"{place}/{prefix}{part}*" for part in dict.fromkeys((*_COPIED, *_OF_ROLE[role]))]
+            statements += _locking(locked, lock_days, conditions=conditions)
     if role == "pruner":
         statements.append(_allow("Remove", "s3:DeleteObject", *written))
     return {"Version": _VERSION, "Statement": statements}

@@ -106,7 +106,8 @@ def test_whoever_stores_may_lock_for_as_long_as_is_configured_and_no_longer(role
     assert not allows(policy("mail", "", role, conditions=True), "s3:PutObjectRetention", place)
     document = policy("mail", "", role, conditions=True, lock_days=30)
 
-    assert allows(document, "s3:PutObjectRetention", place, object_lock_remaining_retention_days="30")
+    for name in (*OBJECTS, *FIXED):  # the locks of all of them are renewed, whoever stored them
+        assert allows(document, "s3:PutObjectRetention", f"{BUCKET}/{name}", object_lock_remaining_retention_days="30")
     assert not allows(document, "s3:PutObjectRetention", place, object_lock_remaining_retention_days="31")
     assert allows(document, "s3:GetObjectRetention", place)
     assert not allows(document, "s3:BypassGovernanceRetention", place)
