@@ -98,6 +98,10 @@ def other_subject(words: list[str]) -> int | None:
         from bench import growth
 
         return growth.main(words[1:])
+    if words[:1] == ["s3"]:
+        from bench import s3
+
+        return s3.main(words[1:])
     return None
 
 

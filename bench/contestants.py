@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from bench.figures import Measure
 from bench.process import Command, stored
@@ -83,7 +83,8 @@ class Backupd:
         self._program = program
 
     def prepare(self, folder: Path, account: Account) -> None:
-        self._folder, self._account = folder, account
+        self.folder = self._folder = folder
+        self._account = account
         secret(folder / "passphrase", PASSPHRASE)
         self._configure({"source": account})
         quietly([*self._command("init")], folder)
@@ -107,6 +108,10 @@ class Backupd:
     def stored(self) -> dict[Measure, int]:
         return {"stored": stored(self._folder / "repository")}
 
+    def _places(self) -> dict[str, Any]:
+        """Of the configuration: where the repository is."""
+        return {"repository": {"url": str(self._folder / "repository")}}
+
     def _command(self, *words: str) -> list[str | Path]:
         verb, *rest = words
         return [self._program, "--config", self._folder / "config.yaml", verb, *rest]
@@ -117,11 +122,8 @@ class Backupd:
             password = {"file": str(secret(self._folder / f"{name}.password", account.password))}
             server = {"host": account.host, "port": account.port, "tls": "none", "allow_plaintext": True}
             settings[name] = {"imap": {**server, "username": account.username, "password": password}}
-        repository = {
-            "url": str(self._folder / "repository"),
-            "passphrase": {"file": str(self._folder / "passphrase")},
-        }
-        config = {"state_dir": str(self._folder / "state"), "repository": repository, "accounts": settings}
+        config = {"state_dir": str(self._folder / "state"), "accounts": settings, **self._places()}
+        config["repository"]["passphrase"] = {"file": str(self._folder / "passphrase")}
         (self._folder / "config.yaml").write_text(json.dumps(config, indent=1), encoding="utf-8")  # JSON is YAML
 
 
