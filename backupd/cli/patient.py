@@ -8,7 +8,7 @@ from pathlib import Path
 from backupd.cli.context import Context
 from backupd.operations.doctor import Account, Patient
 from backupd.operations.doctor_server import Address
-from backupd.operations.opening import imap_settings, open_repository, open_source
+from backupd.operations.opening import imap_settings, open_source
 
 
 def patient(context: Context) -> Patient:
@@ -27,6 +27,6 @@ def patient(context: Context) -> Patient:
         state_dir=Path(config.state_dir),
         repository_url=url,
         repository_folder=None if "://" in url else Path(url),
-        open_repository=partial(open_repository, config),
+        open_repository=context.open_repository,
         accounts=accounts,
     )

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from backupd.errors import Damaged, ObjectExists, ObjectMissing, StorageError, StorageUnavailable
 from backupd.storage import s3_errors, s3_settings
-from backupd.storage.base import NAME, Buffer, ObjectInfo
+from backupd.storage.base import NAME, Buffer, ObjectInfo, Requests
 from backupd.storage.s3_connection import Clock, Connection
 from backupd.storage.s3_settings import S3Settings
 from backupd.storage.s3_upload import Body, Uploader, encoded, has_no_upload, parts_of
@@ -65,9 +65,9 @@ class S3Storage:
         return self._url
 
     @property
-    def charges(self) -> bool:
-        """Yes."""
-        return True
+    def requests(self) -> Requests:
+        """See Storage.requests."""
+        return self._connection.requests
 
     @property
     def conditional(self) -> bool | None:
