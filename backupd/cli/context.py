@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from backupd.cli import output
-from backupd.errors import UsageError
+from backupd.errors import BackupdError, UsageError
 
 if TYPE_CHECKING:
     from backupd.config import Config
+    from backupd.operations.costs import Meter
     from backupd.operations.state import State
     from backupd.repository.repository import Repository
     from backupd.repository.snapshots import Snapshot, SnapshotRef
@@ -44,6 +45,7 @@ class Context:
     quiet: bool = False
     copy: str | None = None
     stop: threading.Event = field(default_factory=threading.Event)
+    _meters: list[tuple[Config, Meter]] = field(default_factory=list)
 
     @cached_property
     def config(self) -> Config:
@@ -73,19 +75,41 @@ class Context:
 
         return config_path(self.config_path)
 
-    def storage(self) -> Storage:
-        """The place of the repository, which need not exist yet."""
+    def storage(self, config: Config | None = None) -> Storage:
+        """The place of the repository, which need not exist yet; of another configuration where one is given."""
+        from backupd.operations.costs import Meter
         from backupd.operations.opening import open_repository_storage
 
-        return open_repository_storage(self.config)
+        config = config or self.config
+        storage = open_repository_storage(config)
+        self._meters.append((config, Meter(storage)))
+        return storage
+
+    def open_repository(self) -> Repository:
+        """The configured repository, for the caller to close. Raises NoRepository, WrongKey, ConfigError."""
+        from backupd.operations.opening import open_repository
+
+        return open_repository(self.config, self.storage())
 
     @contextmanager
     def repository(self) -> Iterator[Repository]:
         """The configured repository, open. Raises NoRepository, WrongKey, ConfigError."""
-        from backupd.operations.opening import open_repository
-
-        with open_repository(self.config) as repository:
+        with self.open_repository() as repository:
             yield repository
+
+    def record_requests(self) -> None:
+        """Put what buckets were asked for into the state. Only `status` needs it, so no command fails of it."""
+        from datetime import UTC, datetime
+
+        from backupd.operations.opening import open_state
+
+        for config, meter in self._meters:
+            if any(news := meter.news()):
+                try:
+                    with closing(open_state(config)) as state:
+                        state.asked(meter.url, datetime.now(UTC).date(), news)
+                except BackupdError as error:
+                    self.note(f"requests could not be counted: {error}")
 
     @contextmanager
     def state(self) -> Iterator[State]:

@@ -78,7 +78,10 @@ def _dispatch(context: Context, app: App, tokens: list[str]) -> int:
     """Parse what is left after the global options, and call the command with the context."""
     command, bound, ignored = app.parse_args(tokens, exit_on_error=False, print_error=False)
     extra = {"context": context} if "context" in ignored else {}
-    result = command(*bound.args, **bound.kwargs, **extra)
+    try:
+        result = command(*bound.args, **bound.kwargs, **extra)
+    finally:
+        context.record_requests()
     return result if isinstance(result, int) else 0
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from backupd.cli.context import Context
 from backupd.operations.doctor import Account, Patient
 from backupd.operations.doctor_server import Address
-from backupd.operations.opening import imap_settings, open_repository, open_source, probe_bucket
+from backupd.operations.opening import imap_settings, open_source, probe_bucket
 
 
 def patient(context: Context) -> Patient:
@@ -28,6 +28,6 @@ def patient(context: Context) -> Patient:
         repository_url=url,
         repository_folder=None if "://" in url else Path(url),
         probe_bucket=probe_bucket(config),
-        open_repository=partial(open_repository, config),
+        open_repository=context.open_repository,
         accounts=accounts,
     )

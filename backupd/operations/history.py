@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 
-from backupd.errors import Damaged
+from backupd.errors import Damaged, StorageDenied
 from backupd.model import Problem
 from backupd.operations import loss
 from backupd.operations.loss import Departure
@@ -105,7 +106,9 @@ class History:
     def _drop_checkpoint(self) -> None:
         # What this run wrote before is all in what it has written now. Those of earlier runs are history.
         if self._checkpoint:
-            self._repository.remove_snapshot(self._checkpoint)
+            # A writer whose credentials cannot delete leaves it to whoever removes what is not needed.
+            with suppress(StorageDenied):
+                self._repository.remove_snapshot(self._checkpoint)
             self._checkpoint = None
 
     def _snapshot(

@@ -44,7 +44,8 @@ def mend(repository: Repository, account: str, parent: Snapshot | None, state: S
     """Look at the repository, make up for lost index objects, and judge the account's last state."""
     store, url, seconds = MessageStore(repository), repository.storage.url, now.timestamp()
     notes = [f"{name} is damaged; what it told is made up for from the packs" for name in repository.damaged_indexes]
-    if repository.storage.charges and not notes and 0 <= seconds - (state.sound_since(url) or 0) < _SOUND_SECONDS:
+    charged = repository.storage.requests is not None
+    if charged and not notes and 0 <= seconds - (state.sound_since(url) or 0) < _SOUND_SECONDS:
         health = Health(frozenset(), ())
     else:
         health = mending.examine(repository, stored_before=seconds - _UNDER_WAY_SECONDS)

@@ -54,11 +54,6 @@ def find_copy(config: Config, text: str) -> Copy:
     )
 
 
-def open_copy_storage(copy: Copy) -> Storage:
-    """The place of a copy, which need not exist yet. Raises ConfigError."""
-    return open_storage(copy.url, s3_settings(copy.s3))
-
-
 def at_copy(config: Config, text: str) -> Config:
     """The configuration as if this copy was the repository. Raises UsageError.
 
@@ -103,9 +98,8 @@ def repository_secret(config: Config) -> str:
     return config.repository.secret()
 
 
-def open_repository(config: Config) -> Repository:
-    """The repository, unlocked. Raises NoRepository, WrongKey, ConfigError."""
-    storage = open_repository_storage(config)
+def open_repository(config: Config, storage: Storage) -> Repository:
+    """The repository in its storage, unlocked. Raises NoRepository, WrongKey, ConfigError."""
     secrets = unlock(storage, repository_secret(config))
     # State keeps the index cache too; opening it makes the folder.
     state = open_state(config)

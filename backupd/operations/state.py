@@ -1,4 +1,5 @@
-"""Local state: the history of runs, what servers call known messages, the journal of restores, and locks.
+"""Local state: the history of runs, what buckets were asked for, what servers call known messages, the journal of
+restores, and locks.
 
 All of it is a cache or a record for people; the repository does not need it. The index cache of the repository lives in
 the same file (backupd/repository/index_cache.py), in tables of its own.
@@ -12,6 +13,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +22,7 @@ import msgspec
 from backupd.errors import Busy
 from backupd.repository.index_cache import sqlite_error
 from backupd.repository.runs import MessageRow
+from backupd.storage.base import Requests
 
 Outcome = Literal["stored", "unchanged", "failed", "interrupted"]
 
@@ -37,10 +40,14 @@ CREATE TABLE IF NOT EXISTS restore_written (
     target TEXT, mailbox BLOB, uid INTEGER, PRIMARY KEY (target, mailbox, uid)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS sound (repository TEXT PRIMARY KEY, time REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS locked (repository TEXT PRIMARY KEY, time REAL, seconds REAL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS requests (
+    repository TEXT, day TEXT, writes INTEGER NOT NULL, listings INTEGER NOT NULL, reads INTEGER NOT NULL,
+    PRIMARY KEY (repository, day)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS mended (account TEXT PRIMARY KEY, token TEXT NOT NULL) WITHOUT ROWID;
 """
 _FILE = "state.sqlite"
 _RUNS_KEPT = 10_000
+_DAYS_KEPT = 30
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -123,6 +130,22 @@ class State:
             limit,
         )
         return [msgspec.convert(dict(zip(Run.__struct_fields__, row, strict=True)), Run) for row in rows]
+
+    # What a bucket was asked for
+
+    def asked(self, repository: str, day: date, requests: Requests) -> None:
+        """Add to the day's requests of the repository at this address; days of a month ago are forgotten."""
+        self._write(
+            "INSERT INTO requests VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET writes = writes + excluded.writes,"
+            " listings = listings + excluded.listings, reads = reads + excluded.reads",
+            [(repository, day.isoformat(), *requests)],
+        )
+        self._write("DELETE FROM requests WHERE day <= ?", [((day - timedelta(days=_DAYS_KEPT)).isoformat(),)])
+
+    def requests(self, repository: str) -> dict[date, Requests]:
+        """Requests of the latest days on which there were any."""
+        rows = self._read("SELECT day, writes, listings, reads FROM requests WHERE repository = ?", repository)
+        return {date.fromisoformat(str(day)): Requests(*(int(str(each)) for each in counts)) for day, *counts in rows}
 
     # What the server calls messages that are stored
 

@@ -13,6 +13,7 @@ from enum import StrEnum
 import msgspec
 
 from backupd.errors import Damaged
+from backupd.operations.costs import Costs, costs
 from backupd.operations.state import Run, State
 from backupd.repository.repository import Repository
 from backupd.repository.snapshots import Loss, Snapshot, SnapshotRef
@@ -57,10 +58,11 @@ class AccountStatus(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """All accounts, and the worst level among them."""
+    """All accounts and the worst level among them, and what the repository costs."""
 
     level: Level
     accounts: list[AccountStatus]
+    repository: Costs
 
 
 def status(repository: Repository, state: State, objectives: Mapping[str, timedelta | None], now: datetime) -> Status:
@@ -70,7 +72,7 @@ def status(repository: Repository, state: State, objectives: Mapping[str, timede
         objectives: each account's name, and the oldest acceptable snapshot where one is configured.
     """
     accounts = [_account(repository, state, name, objective, now) for name, objective in objectives.items()]
-    return Status(worst(account.level for account in accounts), accounts)
+    return Status(worst(account.level for account in accounts), accounts, costs(repository, state, now))
 
 
 def worst(levels: Iterable[Level]) -> Level:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from backupd.errors import Damaged, ObjectMissing
 from backupd.repository import block, names, payload
+from backupd.repository.blocks_ahead import BlocksAhead
 from backupd.repository.index_cache import IndexCache, Location
 from backupd.repository.keys import Secrets
 from backupd.repository.payload import BlobKind
@@ -46,7 +47,8 @@ class BlobReader:
         missing, to leave missing packs out of the index, since others may hold the same.
         """
         self._look_again, self._look_elsewhere = look_again, look_elsewhere
-        self._storage, self._secrets, self._index = storage, secrets, index
+        self._secrets, self._index = secrets, index
+        self._ahead = BlocksAhead(storage, index)
         self._cache_bytes = cache_bytes
         self._blocks: OrderedDict[_Place, _Block] = OrderedDict()
         # The plain blobs in these blocks by their ids. Whoever reads a message reads its neighbours next, and need not
@@ -108,7 +110,7 @@ class BlobReader:
                 self._blocks.move_to_end(key)
                 return cached.blobs
         try:
-            data = self._storage.get(names.pack(location.pack.hex()), location.offset, location.length)
+            data = self._ahead.get(location.pack, location.offset, location.length)
             blobs = payload.parse(block.unseal(data, self._secrets, subject), subject)
         except Damaged as error:
             raise self._damaged(location, error) from error

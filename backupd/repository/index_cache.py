@@ -187,6 +187,15 @@ class IndexCache:
             query = "SELECT offset FROM block JOIN pack ON pack.number = block.pack WHERE repository = ? AND name = ?"
             return [offset for (offset,) in self._database.execute(query, (self._number, pack))]
 
+    def blocks(self, pack: bytes, start: int, end: int) -> list[tuple[int, int]]:
+        """(offset, length) of the blocks of a pack that lie between these two places, in their order."""
+        with self._locked():
+            query = (
+                "SELECT offset, length FROM block JOIN pack ON pack.number = block.pack"
+                " WHERE repository = ? AND name = ? AND offset >= ? AND offset + length <= ? ORDER BY offset"
+            )
+            return self._database.execute(query, (self._number, pack, start, end)).fetchall()
+
     def lost(self) -> set[Lost]:
         """Blocks known to be lost: (pack, offset), or (pack, WHOLE_PACK)."""
         with self._locked():

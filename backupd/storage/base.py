@@ -27,6 +27,20 @@ class ObjectInfo(NamedTuple):
     modified: float | None = None
 
 
+class Requests(NamedTuple):
+    """Requests that a service charges for, each attempt counted. writes: PUT, POST and COPY. listings: pages of names,
+    which cost what writes cost. reads: GET and HEAD, which cost about a tenth. Deleting costs nothing, and is not
+    counted."""
+
+    writes: int = 0
+    listings: int = 0
+    reads: int = 0
+
+    def since(self, before: Requests) -> Requests:
+        """Those that came after `before`."""
+        return Requests(*(now - then for now, then in zip(self, before, strict=True)))
+
+
 class Version(NamedTuple):
     """What an object was, or is, in a storage that keeps what is replaced or removed.
 
@@ -82,8 +96,9 @@ class Storage(Protocol):
         ...
 
     @property
-    def charges(self) -> bool:
-        """Whether every request costs money and a round trip, so that nothing is looked up without need."""
+    def requests(self) -> Requests | None:
+        """What was asked for through this object. None where requests cost neither money nor a round trip: elsewhere
+        nothing is looked up without need."""
         ...
 
     @property

@@ -54,9 +54,9 @@ class LocalStorage:
         return str(self._root)
 
     @property
-    def charges(self) -> bool:
-        """No."""
-        return False
+    def requests(self) -> None:
+        """A disk charges for nothing."""
+        return None
 
     @property
     def versions(self) -> None:

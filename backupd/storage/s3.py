@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from backupd.errors import Damaged, ObjectExists, ObjectMissing, StorageError, StorageFull, StorageUnavailable
 from backupd.storage import s3_errors, s3_locks, s3_probe, s3_settings
-from backupd.storage.base import NAME, Buffer, ObjectInfo
+from backupd.storage.base import NAME, Buffer, ObjectInfo, Requests
 from backupd.storage.s3_connection import Clock, Connection
 from backupd.storage.s3_locks import ObjectLocks
 from backupd.storage.s3_probe import BucketFacts
@@ -74,9 +74,9 @@ class S3Storage:
         return self._url
 
     @property
-    def charges(self) -> bool:
-        """Yes."""
-        return True
+    def requests(self) -> Requests:
+        """See Storage.requests."""
+        return self._connection.requests
 
     @property
     def versions(self) -> ObjectVersions:

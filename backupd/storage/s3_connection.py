@@ -2,7 +2,8 @@
 
 boto3's standard mode tries a request three times within seconds. That is right for a hiccup, and too little for a
 service that restarts; so `Connection.call` goes on until its budget of seconds is used up, and no request but the first
-is begun after that. Importing boto3 takes a third of a second, so it waits for the first call.
+is begun after that. Every request that goes out is counted here, retries too, because services charge for each.
+Importing boto3 takes a third of a second, so it waits for the first call.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from backupd.errors import BackupdError, ConfigError, StorageUnavailable
 from backupd.storage import s3_errors
+from backupd.storage.base import Requests
 from backupd.storage.s3_settings import S3Settings
 
 T = TypeVar("T")
@@ -63,6 +65,7 @@ class Connection:
         self._client: Any = None
         self._lock = threading.Lock()
         self._thread = threading.local()
+        self._requests = Requests()
 
     def call(
         self, work: Callable[[Any], T], *, subject: str = "", expected: Callable[[Exception], bool] | None = None
@@ -105,6 +108,11 @@ class Connection:
                     raise self._given_up(failure, where, start) from error
             self._clock.sleep(wait)
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+    @property
+    def requests(self) -> Requests:
+        """What was asked of the service so far."""
+        return self._requests
 
     def _given_up(self, failure: BackupdError, where: str, start: float) -> StorageUnavailable:
         what = f"{failure.what}; tried for {self._clock.now() - start:.0f} seconds"
@@ -166,14 +174,17 @@ class Connection:
             raise ConfigError(
                 "endpoint_url is no address of a service", subject=self._url, remedy="write one such as https://host"
             ) from None
-        client.meta.events.register("before-send.s3", self._in_time)
+        client.meta.events.register("before-send.s3", self._before_request)
         client.meta.events.register("needs-retry.s3", self._see)
         client.meta.events.register("before-call.s3.HeadBucket", _stay)
         return client
 
-    def _in_time(self, **_: Any) -> None:
+    def _before_request(self, request: Any, event_name: str, **_: Any) -> None:
+        """boto3 calls it for each attempt. event_name: before-send.s3.PutObject and the like."""
         if self._thread.seen is not None and self._clock.now() >= self._thread.deadline:
             raise _OutOfTime
+        with self._lock:
+            self._requests = _and_one(self._requests, event_name.rpartition(".")[2], request.method)
 
     def _see(self, response: Any = None, caught_exception: Any = None, operation: Any = None, **_: Any) -> None:
         """Keep what a request failed of: boto3 may pause until the time is up, and then nobody else knows."""
@@ -183,6 +194,17 @@ class Connection:
             self._thread.seen = ClientError(response[1], operation.name)
         elif caught_exception is not None and not isinstance(caught_exception, _OutOfTime):
             self._thread.seen = caught_exception
+
+
+def _and_one(requests: Requests, operation: str, method: str) -> Requests:
+    """With one more of the kind that services charge for."""
+    if operation.startswith("List"):
+        return requests._replace(listings=requests.listings + 1)
+    if method in ("PUT", "POST"):
+        return requests._replace(writes=requests.writes + 1)
+    if method in ("GET", "HEAD"):
+        return requests._replace(reads=requests.reads + 1)
+    return requests
 
 
 def _stay(context: dict[str, Any], **_: Any) -> None:

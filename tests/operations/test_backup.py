@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from backupd.errors import Busy, ConnectionLost, Interrupted
+from backupd.errors import Busy, ConnectionLost, Interrupted, StorageDenied
 from backupd.operations import session_pool
 from backupd.operations.backup import backup
 from backupd.operations.messages import MessageStore
@@ -357,6 +357,30 @@ class TestInterruption:
 
         assert len([name for name in written if name.startswith("snapshots/")]) > 1
         assert [ref.id for ref in repository.refs("alice")] == [report.snapshot]
+
+    def test_a_writer_that_cannot_remove_leaves_its_checkpoints_and_completes(
+        self,
+        take: Backup,
+        account: SimulatedAccount,
+        repository: Repository,
+        storage: MemoryStorage,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def refuse(name: str) -> None:
+            raise StorageDenied("not permitted", subject=name)
+
+        monkeypatch.setattr(storage, "delete", refuse)
+        account.append(b"INBOX", *mails(900))
+
+        report = take(checkpoint_seconds=0.0)
+
+        assert report.complete
+        *checkpoints, last = [repository.snapshot(ref) for ref in repository.refs("alice")]
+        assert len(checkpoints) > 1
+        assert all(each.checkpoint for each in checkpoints)
+        assert (last.checkpoint, last.messages) == (False, 900)
+        assert take().snapshot is None
+        assert contents(repository, newest(repository)) == account.contents()
 
     def test_a_second_backup_of_the_same_account_is_told_that_one_is_running(
         self, take: Backup, state: State, tmp_path: Path

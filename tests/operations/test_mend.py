@@ -13,7 +13,7 @@ from backupd.operations.state import State
 from backupd.repository import mending, names
 from backupd.repository.keys import Secrets
 from backupd.repository.repository import Repository
-from backupd.storage.base import ObjectInfo
+from backupd.storage.base import ObjectInfo, Requests
 from tests.operations.conftest import Backup
 from tests.support.mail import message
 from tests.support.memory_storage import MemoryStorage
@@ -24,7 +24,7 @@ from tests.support.simulated_account import SimulatedAccount
 class Bucket(MemoryStorage):
     """Charges for requests, remembers which listings were asked for, and says when objects were stored."""
 
-    charges = True
+    requests = Requests()
 
     def __init__(self) -> None:
         super().__init__()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from backupd.errors import Damaged, ObjectExists, ObjectMissing, StorageError
-from backupd.storage.base import NAME, Buffer, ObjectInfo
+from backupd.storage.base import NAME, Buffer, ObjectInfo, Requests
 
 
 class MemoryStorage:
@@ -15,7 +15,7 @@ class MemoryStorage:
     """
 
     url = "memory:"
-    charges = False
+    requests: Requests | None = None
     versions = None
     locks = None
 

@@ -82,9 +82,7 @@ class _Runner:
         self._opened.close()
 
     def _open(self) -> Repository:
-        from backupd.operations.opening import open_repository
-
-        repository = self._opened.enter_context(open_repository(self._context.config))
+        repository = self._opened.enter_context(self._context.open_repository())
         self._repositories.append(repository)
         return repository
 

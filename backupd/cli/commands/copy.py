@@ -28,7 +28,7 @@ def command(*copies: str, revoke: bool = False, context: Here) -> int:
     from backupd.cli.progress import shown
     from backupd.operations.copy import copy
     from backupd.operations.locks import renew_locks
-    from backupd.operations.opening import find_copy, open_copy_storage
+    from backupd.operations.opening import at_copy, find_copy
 
     context.not_at_a_copy("copy")
     chosen = [find_copy(context.config, each) for each in copies] or list(context.config.copies)
@@ -38,7 +38,7 @@ def command(*copies: str, revoke: bool = False, context: Here) -> int:
     with shown(context) as observer, context.stopping() as stop:
         for each in chosen:
             try:
-                target = open_copy_storage(each)
+                target = context.storage(at_copy(context.config, each.url))
                 report = copy(context.storage(), target, revoke=revoke, observer=observer, stop=stop)
                 if target.locks:
                     with context.state() as state:

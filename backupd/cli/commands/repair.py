@@ -31,19 +31,17 @@ def command(
     dry_run
         Show what would be put back, and change nothing.
     """
-    from functools import partial
-
     from backupd.cli.progress import shown
     from backupd.operations.find_snapshot import moment
-    from backupd.operations.opening import open_copy_storage, open_repository
+    from backupd.operations.opening import at_copy
     from backupd.operations.repair import repair
 
     since = moment(removed_since) if removed_since is not None else None
     with shown(context) as observer, context.stopping() as stop:
         report = repair(
             context.storage(),
-            [open_copy_storage(each) for each in context.config.copies],
-            partial(open_repository, context.config),
+            [context.storage(at_copy(context.config, each.url)) for each in context.config.copies],
+            context.open_repository,
             removed_since=since,
             quick=quick,
             dry_run=dry_run,

@@ -10,13 +10,17 @@ from backupd.cli.context import Here
 from backupd.cli.output import Column
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from backupd.operations.costs import Costs
     from backupd.operations.status import AccountStatus
 
 _STYLES = {"ok": "", "warning": "yellow", "critical": "red"}
 
 
 def command(*, context: Here) -> int:
-    """Show for each account when it was backed up last, and whether that is good enough. Asks no server.
+    """Show for each account when it was backed up last, and whether that is good enough; and what the repository holds,
+    and its bucket was asked for. Asks no mail server.
 
     The exit code is 0 however the accounts stand.
     """
@@ -44,6 +48,8 @@ def command(*, context: Here) -> int:
     for account in found.accounts:
         for reason in account.reasons:
             output.line(f"{account.account}: {reason}")
+    for text in _costs(found.repository):
+        context.say(text)
     return 0
 
 
@@ -57,3 +63,17 @@ def _row(account: AccountStatus) -> tuple[str, ...]:
         output.size(account.octets),
         account.last_run.outcome if account.last_run else "none",
     )
+
+
+def _costs(costs: Costs) -> Iterator[str]:
+    yield f"{costs.url}: {output.count(costs.objects, 'object')}, {output.size(costs.octets)}"
+    if costs.requests is None:
+        return
+    if costs.requests.average is not None:
+        days = output.count(costs.requests.days, "day")
+        yield f"requests per day: {_requests(costs.requests.average)} (average of {days})"
+    yield f"requests today: {_requests(costs.requests.today)}"
+
+
+def _requests(counts: Mapping[str, float]) -> str:
+    return ", ".join(f"{counts[kind]:,.0f} {kind}" for kind in ("writes", "listings", "reads"))
