@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 from backupd.errors import Damaged, ObjectMissing
 from backupd.repository import block, names, payload
-from backupd.repository.blocks_ahead import BlocksAhead
 from backupd.repository.index_cache import IndexCache, Location
 from backupd.repository.keys import Secrets
+from backupd.repository.pack_spool import PackSpool
 from backupd.repository.payload import BlobKind
 from backupd.storage.base import Storage
 
@@ -40,15 +41,17 @@ class BlobReader:
         index: IndexCache,
         *,
         cache_bytes: int = CACHE_BYTES,
+        spool: Path | None = None,
         look_again: Callable[[], None] = lambda: None,
         look_elsewhere: Callable[[], None] = lambda: None,
     ) -> None:
-        """look_again: called when a blob is in no index, to bring it up to date. look_elsewhere: called when a pack is
-        missing, to leave missing packs out of the index, since others may hold the same.
+        """spool: folder for packs that are fetched whole. look_again: called when a blob is in no index, to bring it up
+        to date. look_elsewhere: called when a pack is missing, to leave missing packs out of the index, since others
+        may hold the same.
         """
         self._look_again, self._look_elsewhere = look_again, look_elsewhere
         self._secrets, self._index = secrets, index
-        self._ahead = BlocksAhead(storage, index)
+        self._spool = PackSpool(storage, index, folder=spool)
         self._cache_bytes = cache_bytes
         self._blocks: OrderedDict[_Place, _Block] = OrderedDict()
         # The plain blobs in these blocks by their ids. Whoever reads a message reads its neighbours next, and need not
@@ -56,6 +59,10 @@ class BlobReader:
         self._plain: dict[bytes, tuple[_Place, memoryview]] = {}
         self._cached = 0
         self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Drop what was fetched."""
+        self._spool.close()
 
     def read(self, blob_id: bytes) -> tuple[BlobKind, memoryview]:
         """A blob and its kind. Its bytes are checked against its id, except a recipe's, whose id is that of the message
@@ -110,7 +117,7 @@ class BlobReader:
                 self._blocks.move_to_end(key)
                 return cached.blobs
         try:
-            data = self._ahead.get(location.pack, location.offset, location.length)
+            data = self._spool.get(location.pack, location.offset, location.length)
             blobs = payload.parse(block.unseal(data, self._secrets, subject), subject)
         except Damaged as error:
             raise self._damaged(location, error) from error

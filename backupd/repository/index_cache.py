@@ -187,14 +187,12 @@ class IndexCache:
             query = "SELECT offset FROM block JOIN pack ON pack.number = block.pack WHERE repository = ? AND name = ?"
             return [offset for (offset,) in self._database.execute(query, (self._number, pack))]
 
-    def blocks(self, pack: bytes, start: int, end: int) -> list[tuple[int, int]]:
-        """(offset, length) of the blocks of a pack that lie between these two places, in their order."""
+    def size(self, pack: bytes) -> int:
+        """Octets of a pack; 0 for one that no index object describes."""
         with self._locked():
-            query = (
-                "SELECT offset, length FROM block JOIN pack ON pack.number = block.pack"
-                " WHERE repository = ? AND name = ? AND offset >= ? AND offset + length <= ? ORDER BY offset"
-            )
-            return self._database.execute(query, (self._number, pack, start, end)).fetchall()
+            query = "SELECT size FROM pack WHERE repository = ? AND name = ?"
+            row = self._database.execute(query, (self._number, pack)).fetchone()
+            return int(row[0]) if row else 0
 
     def lost(self) -> set[Lost]:
         """Blocks known to be lost: (pack, offset), or (pack, WHOLE_PACK)."""

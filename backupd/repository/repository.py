@@ -126,7 +126,12 @@ class Repository:
         self._random, self._effort, self._sizes = random, Effort(level), sizes or Sizes()
         self.index = IndexCache(cache, secrets.repository)
         self._reader = BlobReader(
-            storage, secrets, self.index, look_again=self._look_again, look_elsewhere=self._look_elsewhere
+            storage,
+            secrets,
+            self.index,
+            spool=cache.parent if cache else None,
+            look_again=self._look_again,
+            look_elsewhere=self._look_elsewhere,
         )
         self._writer: PackWriter | None = None
         # Blobs taken and not yet in the index; emptied by each flush.
@@ -157,6 +162,7 @@ class Repository:
         """Stop the writer and close the cache."""
         if self._writer:
             self._writer.close()
+        self._reader.close()
         self.index.close()
 
     def refresh(self) -> None:
