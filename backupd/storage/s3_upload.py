@@ -10,8 +10,10 @@ import hashlib
 import io
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import accumulate
 from operator import methodcaller
 from typing import Any, Final
@@ -22,6 +24,7 @@ from backupd.storage.base import Buffer
 from backupd.storage.s3_connection import Connection
 
 ABANDONED: Final = timedelta(days=1)
+_PARTS_AT_ONCE: Final = 4
 
 
 class Body(io.RawIOBase):
@@ -128,7 +131,9 @@ class Uploader:
         )
         upload = {**place, "UploadId": started["UploadId"]}
         try:
-            sent = [self._part(upload, name, number, body) for number, body in enumerate(parts, 1)]
+            # Far away, one connection gets only a share of the line. The parts are in memory already.
+            with ThreadPoolExecutor(min(_PARTS_AT_ONCE, len(parts)), thread_name_prefix="part") as pool:
+                sent = list(pool.map(partial(self._part, upload, name), range(1, len(parts) + 1), parts))
             whole = {**upload, "MultipartUpload": {"Parts": sent}, **condition}
             self._connection.call(
                 lambda client: s3_errors.answered(client.complete_multipart_upload(**whole), "ETag"),
