@@ -47,7 +47,7 @@ pytestmark = [
         # Of each kind all tests on one worker, so that the account is made, and backed up, once.
         [
             pytest.param(kind, marks=pytest.mark.xdist_group(kind.replace(" ", "-")))
-            for kind in ("bulk in a bucket", "nasty in a bucket", "nasty", "generated")
+            for kind in ("bulk in a bucket", "nasty in a bucket", "generated")
         ],
         indirect=True,
         scope="module",

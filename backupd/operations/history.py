@@ -81,6 +81,8 @@ class History:
         ref = self._repository.put_snapshot(snapshot)
         self._drop_checkpoint()
         self._checkpoint, self.newest = ref, ref.id
+        # Of the same time, they would be in any order; and this one stays where nothing can be removed.
+        self.started += timedelta(milliseconds=1)
 
     def conclude(
         self,

@@ -168,7 +168,7 @@ def test_the_description(backed: Place, account: Account, harm: Harm) -> None:
     harm(path)
 
     for command in (["backup"], ["snapshots"], ["restore", "alice@latest", f"eml:{backed.folder}/out"]):
-        backed.failed(1, *command, saying=["repository.json", "from a copy of the repository"])
+        backed.failed(1, *command, saying=["repository.json", "`backupd repair` puts it back"])
     backed.failed(2, "init", saying=["there is a repository already"])
 
     path.unlink(missing_ok=True)
