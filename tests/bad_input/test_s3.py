@@ -125,7 +125,7 @@ def remote(place: Place, seaweedfs: SeaweedFS, proxy: FaultyProxy, bucket: str, 
 # -- faults that pass --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_a_backup_through_faults_of_all_kinds(
     remote: InBucket, proxy: FaultyProxy, truth: Counter[str], seed: int
 ) -> None:
@@ -300,6 +300,7 @@ def test_a_backup_that_cannot_go_on_says_why_and_the_next_one_completes(
         proxy.fail(fault, times=FOR_EVER)
         return fault(request, forward)
 
+    short.configure(retry_for="4s", timeout=4)  # large parts take their time on a busy machine
     proxy.fail(from_now_on, method="PUT", path=path)
     short.place.failed(1, "backup", saying=["alice: ", *saying])
 
