@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
-from typing import Any
-
 import pytest
 
 from backupd.storage.s3_policy import ROLES, Role, policy
+from tests.support.iam import allows
 
 BUCKET = "arn:aws:s3:::mail"
 OBJECTS = ("packs/ab/" + 64 * "a", "index/" + 64 * "b", "snapshots/" + 16 * "c" + "/20260101T000000000Z-00000000")
@@ -16,33 +14,6 @@ KEPT_FROM_ALL = (
     "s3:DeleteObjectVersion", "s3:PutBucketPolicy", "s3:PutObjectAcl", "s3:PutLifecycleConfiguration",
     "s3:BypassGovernanceRetention", "s3:PutBucketVersioning", "s3:DeleteBucket",
 )  # fmt: skip
-
-
-def allows(document: dict[str, Any], action: str, resource: str, **context: str) -> bool:
-    return any(_matches(statement, action, resource, context) for statement in document["Statement"])
-
-
-def _matches(statement: dict[str, Any], action: str, resource: str, context: dict[str, str]) -> bool:
-    resources = statement["Resource"] if isinstance(statement["Resource"], list) else [statement["Resource"]]
-    if statement["Action"] != action or not any(fnmatchcase(resource, each) for each in resources):
-        return False
-    for operator, wanted in statement.get("Condition", {}).items():
-        for key, value in wanted.items():
-            found = context.get(key.removeprefix("s3:").replace("-", "_"))
-            match operator:
-                case "Null":
-                    holds = (found is None) == (value == "true")
-                case "Bool":
-                    holds = found == value
-                case "NumericLessThanEquals":
-                    holds = found is not None and int(found) <= int(value)
-                case "StringLike":
-                    holds = found is not None and fnmatchcase(found, value)
-                case _:
-                    raise AssertionError(operator)
-            if not holds:
-                return False
-    return True
 
 
 @pytest.mark.parametrize("role", ROLES)
