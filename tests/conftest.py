@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.dovecot import Dovecot
 from tests.support.dovecot_account import Account
+from tests.support.rclone import Rclone, RcloneMissing
 from tests.support.seaweedfs import SeaweedFS, SeaweedMissing
 from tests.support.tls import Authority
 
@@ -62,6 +63,17 @@ def dovecot(start_dovecot: StartDovecot) -> Dovecot:
 def account(dovecot: Dovecot) -> Account:
     """A new, empty account."""
     return dovecot.account()
+
+
+@pytest.fixture(scope="session")
+def rclone() -> Iterator[Rclone]:
+    """Another real S3 server, which knows less."""
+    try:
+        server = Rclone()
+    except RcloneMissing as error:
+        pytest.skip(str(error))
+    with server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -15,10 +15,10 @@ from backupd.storage.s3 import S3Storage
 from tests.support.memory_storage import MemoryStorage
 
 
-@pytest.fixture(params=["local", "memory", "s3"])
+@pytest.fixture(params=["local", "memory", "seaweedfs", "rclone"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    if request.param == "s3":
-        server = request.getfixturevalue("seaweedfs")
+    if request.param in ("seaweedfs", "rclone"):  # two S3 servers, for they differ
+        server = request.getfixturevalue(request.param)
         return S3Storage(f"s3://{server.bucket()}/prefix", server.settings())
     return LocalStorage(tmp_path / "repository") if request.param == "local" else MemoryStorage()
 
