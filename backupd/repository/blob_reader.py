@@ -43,11 +43,11 @@ class BlobReader:
         cache_bytes: int = CACHE_BYTES,
         spool: Path | None = None,
         look_again: Callable[[], None] = lambda: None,
-        look_elsewhere: Callable[[], None] = lambda: None,
+        look_elsewhere: Callable[[bytes], None] = lambda _pack: None,
     ) -> None:
         """spool: folder for packs that are fetched whole. look_again: called when a blob is in no index, to bring it up
-        to date. look_elsewhere: called when a pack is missing, to leave missing packs out of the index, since others
-        may hold the same.
+        to date. look_elsewhere: called with a pack that is missing, to leave it out of the index, since others may hold
+        the same.
         """
         self._look_again, self._look_elsewhere = look_again, look_elsewhere
         self._secrets, self._index = secrets, index
@@ -80,7 +80,7 @@ class BlobReader:
         try:
             blobs = self._open(location, subject)
         except ObjectMissing as error:
-            self._look_elsewhere()
+            self._look_elsewhere(location.pack)
             there = self._index.find(blob_id)
             if there is None or there.pack == location.pack:
                 raise Damaged("a pack is missing", subject=subject, remedy=_REMEDY) from error

@@ -144,7 +144,6 @@ class Repository:
         self.damaged_indexes: list[str] = []
         # Whether others may have stored something since we looked, or emptied the cache that we share with them.
         self._behind = True
-        self._packs_known = False
         self._refreshing = threading.Lock()
         try:
             self.refresh()
@@ -204,11 +203,10 @@ class Repository:
                 known = self.index.objects() | set(self.damaged_indexes)
                 self._add_indexes(info.name for info in self.storage.list(names.INDEX) if info.name not in known)
 
-    def _look_elsewhere(self) -> None:
-        """A pack is missing: leave those that are out of account, so that what they held is found in others; once."""
+    def _look_elsewhere(self, missing: bytes) -> None:
+        """A pack is missing: leave all that are out of account, so that what they held is found in others."""
         with self._refreshing:
-            known, self._packs_known = self._packs_known, True
-            if known:
+            if (missing, WHOLE_PACK) in self.index.lost():  # another thread has looked
                 return
             there = {info.name for info in self.storage.list(names.PACKS)}
             for pack, size in self.index.packs().items():

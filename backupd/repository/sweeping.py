@@ -49,20 +49,26 @@ class _Sweep:
 
     def run(self, ripe: Sequence[Marked]) -> Swept:
         wanted = sorted({name for each in ripe for name in each.mark.objects if name in self._there})
-        described = {name: self._entries(name) for name in wanted if name.startswith(names.INDEX)}
-        packs = {names.pack(entry.name.hex()): entry for entries in described.values() for entry in entries or ()}
         marked = [name for name in wanted if name.startswith(names.PACKS)]
-        found, told = self._elsewhere({blob for name in marked if name in packs for blob in _blobs(packs[name])})
+        described: dict[str, list[bytes] | None] = {}
+        packs: dict[str, PackEntry | None] = dict.fromkeys(marked)
+        for name in wanted:
+            if name.startswith(names.INDEX):
+                entries = self._entries(name)
+                described[name] = [entry.name for entry in entries] if entries is not None else None
+                # Of all the others, which may be many, the names will do.
+                packs |= {place: entry for entry in entries or () if (place := names.pack(entry.name.hex())) in packs}
+        found, told = self._elsewhere({blob for entry in packs.values() if entry for blob in _blobs(entry)})
         for name in marked:
             # What no marked index object tells of cannot be compared with anything.
-            if name in packs and all(blob in found for blob in _blobs(packs[name])):
+            if (entry := packs[name]) and all(blob in found for blob in _blobs(entry)):
                 self._remove(name)
             else:
                 self._needed.append(name)
-        for name, entries in described.items():
-            alone = {names.pack(entry.name.hex()) for entry in entries or () if entry.name not in told}
+        for name, tells in described.items():
+            alone = {names.pack(pack.hex()) for pack in tells or () if pack not in told}
             blocking = alone & self._there.keys()
-            if entries is None or blocking - self._waiting:
+            if tells is None or blocking - self._waiting:
                 self._needed.append(name)
             elif blocking:
                 self._waiting.add(name)

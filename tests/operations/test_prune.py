@@ -125,6 +125,28 @@ def test_whoever_knows_the_old_places_only_finds_the_new_ones(
         assert contents(reading, newest(reading)) == account.contents()
 
 
+def test_whoever_reads_for_long_finds_what_was_merged_twice(
+    frequent: None,
+    take: Backup,
+    account: SimulatedAccount,
+    storage: MemoryStorage,
+    secrets: Secrets,
+) -> None:
+    with Repository(storage, secrets) as pruning, Repository(storage, secrets) as reading:
+        for days in (0, 1):
+            prune(pruning, now=NOW + days * DAY)
+        before = newest(reading)
+        assert len(contents(reading, before)[b"INBOX"]) == RUNS
+        reading._reader._blocks.clear()  # as if it had read much since then
+        reading._reader._plain.clear()
+        for number in range(RUNS):
+            account.append(b"INBOX", message(f"Later {number}"))
+            take()
+        for days in (2, 3):
+            prune(pruning, now=NOW + days * DAY, fewest=2)
+        assert len(contents(reading, before)[b"INBOX"]) == RUNS
+
+
 def test_two_that_read_at_the_same_time_both_find_the_new_places(
     frequent: None, storage: MemoryStorage, secrets: Secrets, account: SimulatedAccount
 ) -> None:
