@@ -140,10 +140,11 @@ class Round:
         for work, both in ((COPY_UP, up), (COPY_DOWN, down)):
             for name, commands in turned(both, number):
                 yield from self._measured(work, name, commands)
-        self._check("copied up", self._disk_octets_in(self._disk.bucket), stored(repository))
-        self._check("copied down", stored(self._bucket.folder / "copy"), stored(folder))
+        for what, place in (("copied", self._disk.bucket), ("uploaded", bucket)):
+            self._check(f"octets {what}", self._octets_in(place), stored(repository))
+        self._check("octets copied down", stored(self._bucket.folder / "copy"), stored(folder))
 
-    def _disk_octets_in(self, bucket: str) -> int:
+    def _octets_in(self, bucket: str) -> int:
         listed = self._server.client().get_paginator("list_objects_v2").paginate(Bucket=bucket)
         return sum(each["Size"] for page in listed for each in page.get("Contents", []))
 
