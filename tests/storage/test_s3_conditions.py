@@ -122,7 +122,7 @@ def test_a_server_without_conditions_is_asked_about_every_object(
 
 
 def test_what_keeps_it_from_being_found_out_is_found_out_later(open_bucket: OpenBucket, proxy: FaultyProxy) -> None:
-    writer = open_bucket(retry_seconds=1.0)
+    writer = open_bucket(retry_seconds=20.0)
     proxy.fail(drop, method="PUT", after=1, times=FOR_EVER)
     with pytest.raises(StorageUnavailable):
         writer.put("index/b", [b"second"])

@@ -238,7 +238,7 @@ def test_the_first_large_object_of_a_process_has_abandoned_uploads_removed(
 def test_a_server_that_lists_no_uploads_does_not_keep_objects_from_being_stored(
     open_bucket: OpenBucket, proxy: FaultyProxy, fault: Fault
 ) -> None:
-    storage = open_bucket(retry_seconds=1.0)
+    storage = open_bucket(retry_seconds=20.0)
     proxy.fail(fault, times=FOR_EVER, method="GET", path=r"\?uploads")
     storage.put(NAME, [DATA])
     assert storage.get(NAME) == DATA

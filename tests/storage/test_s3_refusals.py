@@ -214,7 +214,7 @@ def test_a_bucket_that_is_elsewhere(
 def test_what_a_captive_portal_answers_is_taken_for_no_success(
     open_bucket: OpenBucket, storage: S3Storage, proxy: FaultyProxy, operation: str, fault: Fault
 ) -> None:
-    short = open_bucket(retry_seconds=1.0)
+    short = open_bucket(retry_seconds=20.0)
     proxy.fail(fault, times=FOR_EVER)
     with pytest.raises(StorageUnavailable, match=r"is no S3 service|a web page instead of an answer"):
         OPERATIONS[operation](short)
@@ -272,7 +272,7 @@ def test_a_listing_that_does_not_go_on_is_an_error(storage: S3Storage, proxy: Fa
 
 
 def test_an_answer_that_cannot_be_read_is_an_error(open_bucket: OpenBucket, proxy: FaultyProxy) -> None:
-    storage = open_bucket(retry_seconds=1.0)
+    storage = open_bucket(retry_seconds=20.0)
     contents = b"<IsTruncated>false</IsTruncated><Contents><Size>many</Size></Contents>"
     listing = b"<ListBucketResult>%s</ListBucketResult>" % contents
     proxy.fail(reply(200, listing, Content_Type="application/xml"), times=FOR_EVER)
