@@ -81,6 +81,8 @@ class History:
         ref = self._repository.put_snapshot(snapshot)
         self._drop_checkpoint()
         self._checkpoint, self.newest = ref, ref.id
+        # What this run writes next is the newer, also where this checkpoint stays: ids of one time have no order.
+        self.started += timedelta(milliseconds=1)
         # Of the same time, they would be in any order; and this one stays where nothing can be removed.
         self.started += timedelta(milliseconds=1)
 
