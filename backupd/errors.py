@@ -122,7 +122,15 @@ class ServerError(BackupdError):
 
 
 class ConnectionFailed(ServerError, Transient):
-    """No connection could be made."""
+    """No connection could be made.
+
+    Args:
+        pause: seconds after which another try may do, where the server says so.
+    """
+
+    def __init__(self, what: str, *, subject: str = "", remedy: str = "", pause: float | None = None) -> None:
+        super().__init__(what, subject=subject, remedy=remedy)
+        self.pause = pause
 
 
 class ConnectionLost(ServerError, Transient):

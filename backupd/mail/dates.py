@@ -71,8 +71,8 @@ def for_append(internaldate: bytes) -> tuple[bytes, bool]:
     """
     moment = parse(internaldate)
     if moment is not None:
-        return (internaldate if _DATE_TIME.fullmatch(internaldate) else _spelled(moment)), False
-    return _spelled(_guess(internaldate)), True
+        return (internaldate if _DATE_TIME.fullmatch(internaldate) else spelled(moment)), False
+    return spelled(_guess(internaldate)), True
 
 
 def nearest(internaldate: bytes) -> datetime:
@@ -91,7 +91,8 @@ def _guess(internaldate: bytes) -> datetime:
     return _LATEST if too_late else _EARLIEST
 
 
-def _spelled(moment: datetime) -> bytes:
+def spelled(moment: datetime) -> bytes:
+    """The moment as APPEND takes it (RFC 3501, 9: date-time), unquoted, in its own zone."""
     return b"%2d-%s-%04d %s" % (
         moment.day, _MONTHS[moment.month - 1], moment.year, f"{moment:%H:%M:%S %z}".encode("ascii"),
     )  # fmt: skip

@@ -83,8 +83,6 @@ class History:
         self._checkpoint, self.newest = ref, ref.id
         # What this run writes next is the newer, also where this checkpoint stays: ids of one time have no order.
         self.started += timedelta(milliseconds=1)
-        # Of the same time, they would be in any order; and this one stays where nothing can be removed.
-        self.started += timedelta(milliseconds=1)
 
     def conclude(
         self,
