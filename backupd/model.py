@@ -48,19 +48,24 @@ class MailboxStatus(msgspec.Struct, frozen=True):
 
 
 class MessageState(msgspec.Struct, frozen=True):
-    """What may change about a message after it was delivered."""
+    """What may change about a message after it was delivered.
+
+    gone: it came by POP3, and the server has it no more; it stays in the snapshots all the same.
+    """
 
     uid: int
     flags: Flags
     labels: tuple[bytes, ...] = ()
     modseq: int | None = None
+    gone: bool = False
 
 
 class MessageFacts(msgspec.Struct, frozen=True):
     """What is fixed about a message once it has a UID, short of its bytes.
 
     internaldate is the server's string, unquoted ("17-Jul-1996 02:44:25 -0700"), empty if it sent none.
-    size is RFC822.SIZE in octets. server_id is b"EMAILID:..." or b"X-GM-MSGID:..." where the server has one.
+    size is RFC822.SIZE in octets. server_id is b"EMAILID:...", b"X-GM-MSGID:..." or b"UIDL:..." where the server
+    has one.
     """
 
     uid: int

@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import msgspec
-
 from backupd.errors import ConnectionLost, ProtocolError, ServerRefused
-from backupd.mail import headers
 from backupd.mail.uidset import UidSet
-from backupd.model import Mailbox, MessageFacts, MessageState, Problem
+from backupd.model import Mailbox, MessageState, Problem
 from backupd.operations.events import Advance, Observer
 from backupd.operations.messages import MessageStore
 from backupd.operations.recognition import Recogniser
 from backupd.operations.session_pool import Work
 from backupd.operations.stopping import Stop
-from backupd.repository import runs, segments
-from backupd.repository.payload import BlobKind
+from backupd.operations.taking import Taking
+from backupd.repository import segments
 from backupd.repository.repository import Repository
-from backupd.repository.runs import Envelope, MessageRow
+from backupd.repository.runs import MessageRow
 from backupd.repository.segments import Segment
 from backupd.sources.base import Fetched, Session, Unreadable
 from backupd.turns import TURN
@@ -27,15 +24,8 @@ from backupd.turns import TURN
 STRIKES = 3
 """How often the connection may die at one message before that message is given up for this run."""
 
-_RUN_OCTETS = 8 << 20
-"""Of envelopes in one run: far more than 4,096 usual ones have, and far less than a block can hold."""
-
 _REPORT_OCTETS = 1 << 20
 _REPORT_MESSAGES = 100
-
-
-_Taken = tuple[MessageFacts, MessageState, bytes, int, bytes, int]
-"""Of a message that is stored: its facts and state, id, octets, fingerprint, and the number of its envelope."""
 
 
 class ChunkResult(NamedTuple):
@@ -73,12 +63,10 @@ class Chunk(Work[ChunkResult]):
         """write: make segments; else the messages are returned. arrived: told of all messages taken in."""
         self._account, self._mailbox, self._left, self._write = account, mailbox, uids, write
         self._repository, self._store, self._recogniser = repository, store, recogniser
-        self._fingerprint = repository.secrets.fingerprint
         self._arrived, self._observer, self._stop = arrived, observer, stop
         self._looked = not recogniser.useful
         self._known: dict[int, tuple[MessageRow, MessageState]] = {}
-        self._taken: dict[int, _Taken] = {}
-        self._envelopes: list[Envelope] = []
+        self._taken = Taking(repository)
         self._problems: dict[int, Problem] = {}
         self._notes: list[str] = []
         self._strikes: dict[int, int] = {}
@@ -175,9 +163,7 @@ class Chunk(Work[ChunkResult]):
         stored = self._store.store(item.body)
         if item.note:
             self._notes.append(f"{self._mailbox.name} UID {facts.uid}: {item.note}")
-        fingerprint = self._fingerprint(stored.header)
-        self._taken[facts.uid] = (facts, item.state, stored.id, stored.size, fingerprint, len(self._envelopes))
-        self._envelopes.append(headers.envelope(stored.header, stored.attachments))
+        self._taken.take(facts, item.state, stored)
         self._octets += stored.size
         self._report(1, stored.size)
 
@@ -196,7 +182,8 @@ class Chunk(Work[ChunkResult]):
 
     def _finish(self, gone: UidSet) -> ChunkResult:
         self._tell()
-        pairs = [*self._known.values(), *self._with_envelopes()]
+        new = len(self._taken)
+        pairs = [*self._known.values(), *self._taken.rows()]
         pairs.sort(key=lambda pair: pair[0].uid)
         self._arrived([row for row, _ in pairs])
         written = []
@@ -209,30 +196,7 @@ class Chunk(Work[ChunkResult]):
             notes=self._notes,
             gone=gone,
             unread=self._left,
-            new=len(self._taken),
+            new=new,
             recognised=len(self._known),
             octets=self._octets,
         )
-
-    def _with_envelopes(self) -> list[tuple[MessageRow, MessageState]]:
-        if not self._taken:
-            return []
-        placed = self._put_envelopes()
-        return [
-            (MessageRow(facts.uid, message, facts.internaldate, size, mark, facts.server_id, *placed[number]), state)
-            for facts, state, message, size, mark, number in self._taken.values()
-        ]
-
-    def _put_envelopes(self) -> list[tuple[bytes, int]]:
-        """(run, number in it) of each envelope. Mail with long fields and many attachments would not fit one run."""
-        placed: list[tuple[bytes, int]] = []
-        some: list[Envelope] = []
-        octets = 0
-        for envelope in self._envelopes:
-            octets += sum(map(len, (*msgspec.structs.astuple(envelope)[:-1], *envelope.attachments)))
-            some.append(envelope)
-            if octets >= _RUN_OCTETS or len(some) + len(placed) == len(self._envelopes):
-                run = self._repository.put_run(BlobKind.ENVELOPES, runs.encode_envelopes(some))
-                placed += [(run, number) for number in range(len(some))]
-                some, octets = [], 0
-        return placed

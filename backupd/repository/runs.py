@@ -19,8 +19,8 @@ class MessageRow(msgspec.Struct, frozen=True):
     """What is fixed about a message.
 
     message: its blob id. internaldate: as the server wrote it. size: RFC822.SIZE as the server said. fingerprint: keyed
-    hash of its header. server_id: EMAILID or X-GM-MSGID. envelopes, envelope: the run its envelope is in, and its
-    number there.
+    hash of its header. server_id: EMAILID, X-GM-MSGID, or UIDL with the size that POP3 lists it with. envelopes,
+    envelope: the run its envelope is in, and its number there.
     """
 
     uid: int
@@ -52,6 +52,7 @@ class _State(msgspec.Struct, frozen=True, omit_defaults=True):
     modseqs: list[int | None] | None = None
     label_sets: list[list[bytes]] | None = None
     labels: list[int] | None = None
+    gone: list[int] | None = None
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):
@@ -171,6 +172,7 @@ def encode_state(states: Sequence[MessageState]) -> bytes:
             modseqs=modseqs if any(each is not None for each in modseqs) else None,
             label_sets=[list(each) for each in label_sets] if labelled else None,
             labels=labels if labelled else None,
+            gone=pack_uids(state.uid for state in states if state.gone) or None,
         )
     )
 
@@ -184,8 +186,9 @@ def decode_state(data: bytes | memoryview, subject: str) -> list[MessageState]:
         label_sets = [tuple(each) for each in run.label_sets or [[]]]
         labels = run.labels or [0] * len(uids)
         modseqs = run.modseqs or [None] * len(uids)
+        gone = set(_unpack_some(run.gone, sum(run.gone[1::2]))) if run.gone and sum(run.gone[1::2]) <= len(uids) else ()
         return [
-            MessageState(uid, flag_sets[flag], label_sets[label], modseq)
+            MessageState(uid, flag_sets[flag], label_sets[label], modseq, uid in gone)
             for uid, flag, label, modseq in zip(uids, run.flags, labels, modseqs, strict=True)
         ]
     except _WRONG as error:

@@ -20,7 +20,8 @@ class MailboxRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """A mailbox in a snapshot.
 
     status: its positions on the server when it was read. messages, octets: of those stored. missing: UIDs that the
-    server holds and this snapshot does not; why is in the snapshot's problems.
+    server holds and this snapshot does not; why is in the snapshot's problems. local: its UIDs were given by backupd,
+    as its mail came by POP3 or was imported; no IMAP server has such a mailbox.
     """
 
     mailbox: Mailbox
@@ -29,6 +30,7 @@ class MailboxRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     messages: int = 0
     octets: int = 0
     missing: list[int] = []
+    local: bool = False
 
 
 class Loss(msgspec.Struct, frozen=True):
@@ -43,7 +45,8 @@ class Loss(msgspec.Struct, frozen=True):
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Where the mail was read: kind ("imap"), the server's address, what it says of itself and can do."""
+    """Where the mail was read: kind ("imap", "pop3" or "import"), the server's address, what it says of itself and can
+    do. Of an import, server is the kind of the store, and where it was."""
 
     kind: str
     host: str

@@ -418,7 +418,7 @@ def test_a_clock_that_went_back_does_not_hide_the_newest_snapshot(
 def test_thousands_of_messages_with_long_attachment_names_fit_several_runs_of_envelopes(
     account: SimulatedAccount, take: Backup, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("backupd.operations.chunk._RUN_OCTETS", 5_000)
+    monkeypatch.setattr("backupd.operations.taking._RUN_OCTETS", 5_000)
     account.append(b"INBOX", *(message("s" * 900, attachments=[Attachment(f"{n}" * 80, b"x")]) for n in range(40)))
     take()
     record = newest(repository).mailboxes[0]
