@@ -28,6 +28,7 @@ COMMANDS = (
     ("s3-policy", _CARE, "Print the least rights that a role needs in the repository's bucket."),
     ("completion", _CARE, "Print the completion script of a shell."),
     ("backup", _BACK_UP, "Take a snapshot of accounts now."),
+    ("import", _BACK_UP, "Take in mail from local files: mbox, Maildir, Thunderbird, Takeout, .eml and more."),
     ("restore", _BACK_UP, "Write a snapshot's mail to a server or to files."),
     ("copy", _BACK_UP, "Make the configured copies equal to the repository; needs no key."),
     ("prune", _CARE, "Merge small packs, and remove what is superfluous."),
@@ -39,6 +40,9 @@ COMMANDS = (
     ("diff", _LOOK, "Show what changed between two snapshots."),
     ("status", _LOOK, "Show for each account when it was backed up last, and whether that is good enough."),
 )
+
+_MODULES = {"import": "import_mail"}
+"""Modules of commands whose names are no names in Python."""
 
 SUBCOMMANDS = {
     "config": (
@@ -71,7 +75,7 @@ def make_app(run: Callable[[Context, App, list[str]], int]) -> App:
                 sub.command(f"backupd.cli.commands.{name}:{verb}_command", name=verb, help=what, sort_key=order)
             app.command(sub)
         else:
-            module = f"backupd.cli.commands.{name.replace('-', '_')}"
+            module = f"backupd.cli.commands.{_MODULES.get(name, name.replace('-', '_'))}"
             app.command(f"{module}:command", name=name, group=group, help=text, sort_key=place)
     app["--help"].group = app["--version"].group = _GLOBAL
     app.meta.group_parameters = _GLOBAL

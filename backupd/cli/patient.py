@@ -7,8 +7,9 @@ from pathlib import Path
 
 from backupd.cli.context import Context
 from backupd.operations.doctor import Account, Patient
-from backupd.operations.doctor_server import Address
-from backupd.operations.opening import imap_settings, open_source, probe_bucket
+from backupd.operations.doctor_pop3 import check_pop3
+from backupd.operations.doctor_server import Address, check_imap
+from backupd.operations.opening import imap_settings, open_pop3, open_source, pop3_settings, probe_bucket
 
 
 def patient(context: Context) -> Patient:
@@ -19,7 +20,12 @@ def patient(context: Context) -> Patient:
         if account.imap:
             settings = imap_settings(config, name)
             address = Address(settings.host, settings.port, settings.tls, settings.trust)
-            accounts[name] = Account(address, partial(open_source, config, name))
+            accounts[name] = Account(address, partial(check_imap, partial(open_source, config, name)))
+        elif account.pop3:
+            pop3 = pop3_settings(config, name)
+            address = Address(pop3.host, pop3.port, pop3.tls, pop3.trust, "pop3")
+            deletes = account.pop3.delete_after is not None
+            accounts[name] = Account(address, partial(check_pop3, partial(open_pop3, config, name), deletes=deletes))
     url = config.repository.url
     return Patient(
         config_path=context.config_file,

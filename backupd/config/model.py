@@ -282,7 +282,20 @@ class ImapConfig(_Server):
 
 
 class Pop3Config(_Server):
-    """A POP3 account."""
+    """A POP3 account. Its mail stays on the server, unless delete_after is given."""
+
+    authentication: Literal["auto", "plain", "user", "apop", "xoauth2"] = "auto"
+    """How to log in; auto takes what the server offers."""
+    delete_after: Duration | None = None
+    """Delete a message from the server when it has been in a snapshot for so long, a day or more, and has been proved
+    to be whole in the repository and in every copy; by default nothing is ever deleted."""
+
+    @field_validator("delete_after")
+    @classmethod
+    def _a_day_at_least(cls, value: timedelta | None) -> timedelta | None:
+        if value is not None and value < timedelta(days=1):
+            raise ValueError("too short to notice a mistake in time; write 1d or more")
+        return value
 
     @model_validator(mode="before")
     @classmethod

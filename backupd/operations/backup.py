@@ -1,29 +1,34 @@
-"""`backupd backup`: a snapshot of one account.
+"""`backupd backup`: a snapshot of one account, and the record of the run.
 
 What the positions prove to be unchanged is carried over unread. Everything else is scanned; then new messages are
 brought in by several sessions at once; then each mailbox is proved complete, and the snapshot is written. An
 interruption or a failure in between leaves a checkpoint, from which the next run goes on. backup_run.py does the
-work, history.py knows the snapshots before and writes the new one.
+work, history.py knows the snapshots before and writes the new one. For POP3 pull.py does the work.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 
 from backupd.errors import BackupdError, Damaged, Interrupted
-from backupd.operations.backup_run import CHECKPOINT_SECONDS, BackupReport, BackupRun
+from backupd.operations.backup_report import BackupReport
+from backupd.operations.backup_run import CHECKPOINT_SECONDS, BackupRun
 from backupd.operations.events import Observer, ignore
 from backupd.operations.history import History
+from backupd.operations.pull import Pull
+from backupd.operations.pull_delete import Deletion
 from backupd.operations.selection import EVERYTHING, Selection
 from backupd.operations.state import Outcome, Run, State
 from backupd.operations.stopping import Stop
 from backupd.repository.repository import Repository
 from backupd.repository.snapshots import timestamp
 from backupd.sources.base import Source
+from backupd.sources.pop3.base import Pop3Source
+from backupd.storage.base import Storage
 
-__all__ = ["BackupReport", "backup"]
+__all__ = ["BackupReport", "backup", "pull", "recorded"]
 
 
 def now() -> datetime:
@@ -49,22 +54,65 @@ def backup(
     and errors of the server or the storage that stop everything. One bad message or mailbox does not: it is in the
     report's problems.
     """
+
+    def run(history: History) -> BackupReport:
+        return BackupRun(
+            repository, source, account, history, state, selection, observer, Stop(stop), checkpoint_seconds
+        ).run()
+
+    return recorded(run, repository, account, state, clock)
+
+
+def pull(
+    repository: Repository,
+    source: Pop3Source,
+    account: str,
+    *,
+    state: State,
+    delete_after: timedelta | None = None,
+    copies: Callable[[], Sequence[Storage]] = tuple,
+    observer: Observer = ignore,
+    stop: threading.Event | None = None,
+    clock: Callable[[], datetime] = now,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> BackupReport:
+    """Take a snapshot of a POP3 account, and record the run.
+
+    delete_after: how long a message must have been in a snapshot before it is deleted from the server; None: for ever.
+    copies: opens all copies of the repository, which are proved before anything is deleted.
+
+    Raises what backup() raises. One bad message stops nothing: it is in the report's problems.
+    """
+    ours = Stop(stop)
+
+    def run(history: History) -> BackupReport:
+        deletion = Deletion(repository, account, delete_after, copies, ours) if delete_after else None
+        return Pull(
+            repository, source, account, history, state, observer, ours,
+            deletion=deletion, checkpoint_seconds=checkpoint_seconds,
+        ).run()  # fmt: skip
+
+    return recorded(run, repository, account, state, clock)
+
+
+def recorded(
+    run: Callable[[History], BackupReport],
+    repository: Repository,
+    account: str,
+    state: State,
+    clock: Callable[[], datetime],
+) -> BackupReport:
+    """Run this alone on the account, and record what came of it. Raises Busy, and what the run raises."""
     with state.account_lock(account):
         started = clock()
         history = History(repository, account, started, clock)
-
-        def run() -> BackupReport:
-            return BackupRun(
-                repository, source, account, history, state, selection, observer, Stop(stop), checkpoint_seconds
-            ).run()
-
         try:
             try:
-                report = run()
+                report = run(history)
             except Damaged:
                 # What was damaged is known now; the second time it is made up for before anything else (mend.py).
                 history = History(repository, account, started, clock)
-                report = run()
+                report = run(history)
         except BaseException as error:
             outcome: Outcome = "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
             text = str(error) if isinstance(error, BackupdError) else type(error).__name__

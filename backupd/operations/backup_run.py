@@ -11,10 +11,12 @@ import msgspec
 
 from backupd.errors import BackupdError, Interrupted, ServerRefused
 from backupd.model import Problem
+from backupd.operations.backup_report import COUNTS, BackupReport, conclude
 from backupd.operations.batch import Batch, as_they_end, gather
 from backupd.operations.chunk import Chunk, ChunkResult
 from backupd.operations.events import Observer, Plan
 from backupd.operations.history import History
+from backupd.operations.local_records import LocalRecords
 from backupd.operations.mailbox_work import MailboxWork, known_of, lasting, unchanged
 from backupd.operations.mend import mend
 from backupd.operations.messages import MessageStore
@@ -26,7 +28,7 @@ from backupd.operations.stopping import Stop
 from backupd.repository.repository import Repository
 from backupd.repository.runs import MessageRow
 from backupd.repository.segments import ROWS, read
-from backupd.repository.snapshots import Loss, MailboxRecord, timestamp
+from backupd.repository.snapshots import Loss, MailboxRecord
 from backupd.sources.base import Discovered, Identity, Known, Scan, Session, Source
 
 CHECKPOINT_SECONDS = 120.0
@@ -40,35 +42,6 @@ _MOST_IN_BATCH = 128
 
 _Batches = dict[Future[None], tuple[list[MailboxWork], Batch[ChunkResult]]]
 """Works of mailboxes, and the chunks that are brought in for them together, in the same order."""
-
-
-class BackupReport(msgspec.Struct, frozen=True):
-    """What a run did.
-
-    snapshot: the new one's id, or None when nothing had changed. parent: the id it was compared with. messages, octets:
-    of the account now. new: messages that were downloaded, with `downloaded` octets; recognised: those that had only
-    moved. vanished: from their places. stored: octets added to the repository's packs meanwhile,
-    by all accounts that were under way on it.
-    """
-
-    account: str
-    snapshot: str | None
-    parent: str | None
-    started: str
-    ended: str
-    complete: bool
-    mailboxes: int
-    messages: int
-    octets: int
-    new: int
-    downloaded: int
-    recognised: int
-    vanished: int
-    changed: int
-    stored: int
-    problems: list[Problem]
-    losses: list[Loss]
-    notes: list[str]
 
 
 class BackupRun:
@@ -97,8 +70,9 @@ class BackupRun:
         self._problems: list[Problem] = []
         self._notes: list[str] = []
         self._gone = GoneMessages()
+        self._local = LocalRecords(repository, [], ())
         self._ids_arrived: set[bytes] | None = None
-        self._counts = dict.fromkeys(("new", "downloaded", "recognised", "vanished", "changed"), 0)
+        self._counts = dict.fromkeys(COUNTS, 0)
 
     def run(self) -> BackupReport:
         """Do it all. Raises what backup() raises."""
@@ -122,6 +96,7 @@ class BackupRun:
             pool.shutdown(cancel_futures=True)
             self._sessions.close()
             self._gone.close()
+            self._local.close()
 
     def _mend(self) -> str:
         """Make up for what is missing from the repository; see mend.py for the token."""
@@ -147,7 +122,12 @@ class BackupRun:
 
     def _scan(self, pool: ThreadPoolExecutor, found: list[Discovered]) -> None:
         selected = [each for each in found if each.mailbox in self._selection]
-        before = self._history.before()
+        before = {name: record for name, record in self._history.before().items() if not record.local}
+        self._local = LocalRecords(
+            self._repository,
+            [record for record in self._history.before().values() if record.local],
+            {each.mailbox.raw_name for each in found},
+        )
         self._order = [each.mailbox.raw_name for each in selected]
         scans: list[_Scanning] = []
         for each in selected:
@@ -224,6 +204,9 @@ class BackupRun:
     def _begin(self, pool: ThreadPoolExecutor) -> _Batches:
         if self._gone:
             self._ids_arrived = set()
+        if any(work.new for work in self._works.values()):
+            for rows in self._local.rows():
+                self._gone.add(b"", rows, dated=False)
         server_ids = bool({"OBJECTID", "X-GM-EXT-1"} & set(self._server.capabilities))
         recogniser = Recogniser(
             self._gone, self._state, self._account, self._repository.secrets, server_ids=server_ids
@@ -316,6 +299,7 @@ class BackupRun:
         work = self._works.pop(raw_name)
         record = work.finish()
         self._records[raw_name] = record
+        self._local.arrived(record, work.new)
         self._problems += work.explain(record.missing)
 
     # The snapshot
@@ -325,7 +309,7 @@ class BackupRun:
 
     def _write_checkpoint(self) -> None:
         """Everything that is stored by now, so that the next run need not read it again."""
-        before = self._history.before()
+        before = {name: record for name, record in self._history.before().items() if not record.local}
         mailboxes = []
         for raw_name in [*self._order, *(raw_name for raw_name in before if raw_name not in self._order)]:
             if record := self._records.get(raw_name):
@@ -335,7 +319,7 @@ class BackupRun:
             elif raw_name in before:
                 # Not looked at yet, or gone: kept, so that the next run compares with it.
                 mailboxes.append(before[raw_name])
-        self._history.checkpoint(self._server, mailboxes, self._notes)
+        self._history.checkpoint(self._server, [*mailboxes, *self._local.records], self._notes)
 
     def _keep_what_there_is(self, error: BaseException) -> None:
         if not any(self._counts[each] for each in ("new", "recognised")):
@@ -346,26 +330,12 @@ class BackupRun:
             error.add_note(f"and what was read so far could not be kept: {second}")
 
     def _conclude(self, stored_before: int) -> BackupReport:
-        mailboxes = [self._records[raw_name] for raw_name in self._order]
+        mailboxes = [*(self._records[raw_name] for raw_name in self._order), *self._local.finish()]
         losses = self._losses(mailboxes)
         problems = sorted(self._problems, key=lambda problem: (problem.mailbox, problem.uid or 0, problem.what))
-        parent = self._history.parent_id
-        ref = self._history.conclude(self._server, mailboxes, problems, losses, self._notes)
-        return BackupReport(
-            account=self._account,
-            snapshot=ref.id if ref else None,
-            parent=parent,
-            started=timestamp(self._history.started),
-            ended=timestamp(self._history.ended),
-            complete=not problems,
-            mailboxes=sum(record.mailbox.selectable for record in mailboxes),
-            messages=sum(record.messages for record in mailboxes),
-            octets=sum(record.octets for record in mailboxes),
-            stored=self._repository.bytes_stored - stored_before,
-            problems=problems,
-            losses=losses,
-            notes=self._notes,
-            **self._counts,
+        stored = self._repository.bytes_stored - stored_before
+        return conclude(
+            self._history, self._server, mailboxes, problems, losses, self._notes, stored=stored, counts=self._counts
         )
 
     def _losses(self, mailboxes: list[MailboxRecord]) -> list[Loss]:

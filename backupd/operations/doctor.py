@@ -18,11 +18,10 @@ import msgspec
 
 from backupd.errors import BackupdError
 from backupd.operations.doctor_bucket import check_bucket
-from backupd.operations.doctor_server import Address, Tls, check_account
+from backupd.operations.doctor_server import Address, Look, Tls, check_account
 from backupd.operations.finding import Finding, of_error
 from backupd.repository.keys import Role
 from backupd.repository.repository import Repository
-from backupd.sources.base import Source
 from backupd.storage.s3_probe import BucketFacts
 
 LITTLE_SPACE = 2 * 1024**3
@@ -30,10 +29,10 @@ LITTLE_SPACE = 2 * 1024**3
 
 
 class Account(msgspec.Struct, frozen=True):
-    """An account to be examined."""
+    """An account to be examined. look: logs in, and looks around."""
 
     address: Address
-    open_source: Callable[[], Source]
+    look: Look
 
 
 class Patient(msgspec.Struct, frozen=True):
@@ -73,7 +72,7 @@ def doctor(
     if not patient.accounts:
         yield Finding("warning", "accounts", "there are none in the configuration", "add one below accounts:")
     for name, account in patient.accounts.items():
-        yield from check_account(name, account.address, account.open_source, now=now, look_up=look_up, probe=probe)
+        yield from check_account(name, account.address, account.look, now=now, look_up=look_up, probe=probe)
 
 
 def check_configuration(path: Path, secret_files: Sequence[Path]) -> Iterator[Finding]:

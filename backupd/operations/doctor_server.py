@@ -45,6 +45,10 @@ MEANING = (
 )
 
 
+Look = Callable[[str, datetime], Iterator[Finding]]
+"""Logs in and looks around, given the subject of findings and the time."""
+
+
 class Tls(NamedTuple):
     """A TLS connection that was made: its version, and until when the server's certificate is good."""
 
@@ -53,12 +57,13 @@ class Tls(NamedTuple):
 
 
 class Address(NamedTuple):
-    """Where a server is. tls: implicit, starttls or none."""
+    """Where a server is. tls: implicit, starttls or none. protocol: imap or pop3."""
 
     host: str
     port: int
     tls: str
     trust: Trust
+    protocol: str = "imap"
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -67,7 +72,7 @@ class Address(NamedTuple):
 def check_account(
     name: str,
     address: Address,
-    open_source: Callable[[], Source],
+    look: Look,
     *,
     now: Callable[[], datetime],
     look_up: Callable[[str, int], int] | None = None,
@@ -85,14 +90,16 @@ def check_account(
             yield Finding("warning", subject, f"{address} is spoken to without TLS", "set tls: implicit or starttls")
         else:
             yield _judge_tls(subject, address, (probe or probe_tls)(address), now())
-        session = open_source().open()
+        yield from look(subject, now())
     except BackupdError as error:
         yield of_error(subject, error)
-        return
+
+
+def check_imap(open_source: Callable[[], Source], subject: str, now: datetime) -> Iterator[Finding]:
+    """Log in by IMAP, and see how well the account can be backed up. Raises ServerError."""
+    session = open_source().open()
     try:
-        yield from _session(subject, session, now())
-    except BackupdError as error:
-        yield of_error(subject, error)
+        yield from _session(subject, session, now)
     finally:
         session.close()
 
@@ -129,25 +136,26 @@ def probe_tls(address: Address) -> Tls:
         ) from None
     with sock:
         if address.tls == "starttls":
-            _start_tls(sock, str(address))
+            _start_tls(sock, str(address), address.protocol)
         with tls.wrap(sock, address.host, str(address), address.trust) as wrapped:
             certificate = x509.load_der_x509_certificate(wrapped.getpeercert(binary_form=True) or b"")
             return Tls(wrapped.version() or "TLS", certificate.not_valid_after_utc)
 
 
-def _start_tls(sock: socket.socket, subject: str) -> None:
-    """RFC 3501, 6.2.1. Reads octet by octet, so that nothing of the handshake is taken."""
+def _start_tls(sock: socket.socket, subject: str, protocol: str) -> None:
+    """RFC 3501, 6.2.1; RFC 2595, 4. Reads octet by octet, so that nothing of the handshake is taken."""
+    command, good, port = (b"STLS", b"+OK", 995) if protocol == "pop3" else (b"a STARTTLS", b"A OK", 993)
     try:
         _line(sock)
-        sock.sendall(b"a STARTTLS\r\n")
+        sock.sendall(command + b"\r\n")
         line = _line(sock)
         while line.startswith(b"* "):
             line = _line(sock)
     except OSError as error:
         raise ConnectionFailed(f"STARTTLS failed: {error.strerror or error}", subject=subject) from None
-    if not line.upper().startswith(b"A OK"):
+    if not line.upper().startswith(good):
         raise ConnectionFailed(
-            "the server offers no STARTTLS", subject=subject, remedy="try tls: implicit and port 993"
+            "the server offers no STARTTLS", subject=subject, remedy=f"try tls: implicit and port {port}"
         )
 
 

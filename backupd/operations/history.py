@@ -58,6 +58,16 @@ class History:
         self.started = max(started, earliest)
 
     @property
+    def account(self) -> str:
+        """Whose snapshots these are."""
+        return self._account
+
+    @property
+    def parent_ref(self) -> SnapshotRef | None:
+        """The place of the parent."""
+        return self._parent_ref
+
+    @property
     def parent_id(self) -> str | None:
         return self._parent_ref.id if self._parent_ref else None
 

@@ -111,6 +111,33 @@ class MessageStore:
             self._repository.put(message, BlobKind.RECIPE, recipe.encode(maker.pieces))
         return Stored(message, body.size, headers.header_of(header), tuple(names)[: headers.MOST_ATTACHMENTS])
 
+    def blobs_of(self, body: bytes | Body) -> tuple[bytes, set[bytes]]:
+        """A message's id, and the ids of all blobs that `store` makes of it. Nothing is stored."""
+        identity, proof = self._secrets.content_hasher(), self._secrets.content_hasher()
+        maker = _RecipeMaker(self._secrets.content_id)
+        parts: set[bytes] = set()
+
+        def chunks() -> Iterator[bytes]:
+            for chunk in [body] if isinstance(body, bytes) else body.chunks():
+                identity.update(chunk)
+                yield chunk
+
+        for event in split.split(chunks()):
+            joined, blobs = maker.take(event)
+            proof.update(joined)
+            parts.update(blob_id for blob_id, _ in blobs)
+        message = identity.digest()
+        large = not isinstance(body, bytes) and body.size > IN_MEMORY
+        is_recipe = large or (maker.parts and proof.digest() == message)
+        return message, {message, *parts} if is_recipe else {message}
+
+    def id_of(self, body: bytes | Body) -> bytes:
+        """A message's id. Nothing is stored."""
+        identity = self._secrets.content_hasher()
+        for chunk in [body] if isinstance(body, bytes) else body.chunks():
+            identity.update(chunk)
+        return identity.digest()
+
     def load(self, message: bytes) -> bytes | Body:
         """The message of this id, proved to be it. Raises Damaged when it, or a part of it, is missing or altered."""
         found = self._read(message)

@@ -13,12 +13,14 @@ from backupd.operations.state import State
 from backupd.repository.keys import Secrets
 from backupd.repository.repository import Repository, unlock
 from backupd.sources.base import Source
+from backupd.sources.pop3.base import Pop3Source
 from backupd.storage.base import Storage
 from backupd.storage.opening import open_storage
 from backupd.storage.s3_settings import S3Settings
 from backupd.targets import parse
 from backupd.targets.base import Target
 from backupd.wire.imap_settings import ImapSettings
+from backupd.wire.pop3_settings import Pop3Settings
 
 if TYPE_CHECKING:
     from backupd.config import Config
@@ -113,10 +115,40 @@ def open_state(config: Config) -> State:
 
 
 def open_source(config: Config, account: str) -> Source:
-    """Where the account's mail is read from. Raises UsageError for an unknown account, ConfigError."""
+    """Where the account's mail is read from by IMAP. Raises UsageError for an unknown account, ConfigError."""
     from backupd.sources.imap.source import ImapSource
 
     return ImapSource(imap_settings(config, account), _imap(config, account).connections)
+
+
+def open_pop3(config: Config, account: str) -> Pop3Source:
+    """Where the account's mail is read from by POP3. Raises UsageError, ConfigError."""
+    from backupd.sources.pop3.source import Pop3Source as Source
+
+    return Source(pop3_settings(config, account))
+
+
+def pop3_settings(config: Config, account: str) -> Pop3Settings:
+    """How to reach a POP3 account. The password is asked for at each login. Raises UsageError."""
+    pop3 = config.account(account).pop3
+    if pop3 is None:
+        raise UsageError("this account is no POP3 account", subject=account)
+    return Pop3Settings(
+        host=pop3.host,
+        username=pop3.username,
+        password=pop3.password.resolve,
+        port=pop3.port or 995,
+        tls=pop3.tls,
+        ca_file=pop3.ca_file,
+        fingerprint=pop3.fingerprint or "",
+        timeout=pop3.timeout,
+        authentication=pop3.authentication,
+    )
+
+
+def open_copies(config: Config) -> list[Storage]:
+    """The places of all copies. Raises ConfigError."""
+    return [open_storage(copy.url, s3_settings(copy.s3)) for copy in config.copies]
 
 
 def target_opener(config: Config, text: str, *, into: str | None, secrets: Secrets) -> Callable[[], Target]:
@@ -166,5 +198,5 @@ def imap_settings(config: Config, account: str) -> ImapSettings:
 def _imap(config: Config, account: str):  # type: ignore[no-untyped-def]
     found = config.account(account)
     if found.imap is None:
-        raise UsageError("this version knows IMAP accounts only", subject=account, remedy="give it an imap: section")
+        raise UsageError("this account has no imap: section", subject=account, remedy="give one that has")
     return found.imap

@@ -2,7 +2,7 @@
 
 A UIDVALIDITY reset, a renamed mailbox and a MOVE all look alike: messages have gone from somewhere, and others have
 come. Those that came are compared with those that went: the same EMAILID (RFC 8474) or X-GM-MSGID, or else the same
-size, INTERNALDATE and header.
+size, INTERNALDATE and header. With what was imported they are compared by size and header.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from backupd.mail.distinct import is_distinct
 from backupd.mail.uidset import UidSet
 from backupd.model import Mailbox, MessageState
 from backupd.operations.state import State
@@ -32,7 +33,7 @@ class GoneMessages:
         self._database = sqlite3.connect("", check_same_thread=False, isolation_level=None)
         self._database.execute(
             "CREATE TABLE gone (origin BLOB, message BLOB, internaldate BLOB, size INTEGER, fingerprint BLOB,"
-            " server_id BLOB, envelopes BLOB, envelope INTEGER)"
+            " server_id BLOB, envelopes BLOB, envelope INTEGER, dated INTEGER)"
         )
         self._database.execute("CREATE INDEX by_size ON gone (size, internaldate)")
         self._count = 0
@@ -40,8 +41,9 @@ class GoneMessages:
     def __len__(self) -> int:
         return self._count
 
-    def add(self, origin: bytes, rows: Iterable[MessageRow]) -> None:
-        """origin: raw name of the mailbox they were in."""
+    def add(self, origin: bytes, rows: Iterable[MessageRow], *, dated: bool = True) -> None:
+        """origin: raw name of the mailbox they were in. dated: whether the server gave their INTERNALDATE; what was
+        imported or came by POP3 has gone from nowhere, and is recognised all the same."""
         values = [
             (
                 origin,
@@ -52,23 +54,25 @@ class GoneMessages:
                 row.server_id,
                 row.envelopes,
                 row.envelope,
+                dated,
             )
             for row in rows
         ]
         with self._lock:
             self._database.execute("BEGIN")
-            self._database.executemany("INSERT INTO gone VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+            self._database.executemany("INSERT INTO gone VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
             self._database.execute("COMMIT")
             self._count += len(values)
 
-    def candidates(self, size: int, internaldate: bytes) -> list[MessageRow]:
-        """Messages of this size and date; their UIDs mean nothing."""
+    def candidates(self, size: int, internaldate: bytes) -> list[tuple[MessageRow, bool]]:
+        """Messages of this size and date, or of no known date, and whether it is known; their UIDs mean nothing."""
         with self._lock:
             found = self._database.execute(
-                f"SELECT {_COLUMNS} FROM gone WHERE size=? AND internaldate=? LIMIT 100",  # noqa: S608
+                f"SELECT {_COLUMNS}, dated FROM gone WHERE size=?1 AND internaldate=?2 AND dated"  # noqa: S608
+                f" UNION ALL SELECT {_COLUMNS}, dated FROM gone WHERE size=?1 AND NOT dated LIMIT 100",
                 (size, internaldate),
             ).fetchall()
-        return [MessageRow(0, *columns) for columns in found]
+        return [(MessageRow(0, *columns), bool(dated)) for *columns, dated in found]
 
     def messages(self, origin: bytes) -> Iterator[bytes]:
         """Message ids of all that have gone from this mailbox."""
@@ -79,7 +83,8 @@ class GoneMessages:
     def origins(self) -> list[bytes]:
         """Raw names of the mailboxes that messages have gone from."""
         with self._lock:
-            return [origin for (origin,) in self._database.execute("SELECT DISTINCT origin FROM gone").fetchall()]
+            found = self._database.execute("SELECT DISTINCT origin FROM gone WHERE dated").fetchall()
+        return [origin for (origin,) in found]
 
     def close(self) -> None:
         """Drop the temporary database."""
@@ -103,7 +108,7 @@ class Recogniser:
         self, session: Session, mailbox: Mailbox, uids: UidSet
     ) -> Iterator[tuple[MessageRow, MessageState]]:
         """The messages among `uids` that are stored already."""
-        likely: dict[int, tuple[Described, list[MessageRow]]] = {}
+        likely: dict[int, tuple[Described, list[tuple[MessageRow, bool]]]] = {}
         for described in session.describe(mailbox, uids):
             facts = described.facts
             row = self._state.recall(self._account, facts.server_id) if facts.server_id else None
@@ -118,7 +123,11 @@ class Recogniser:
                 continue
             described, candidates = likely.pop(uid)
             fingerprint = self._secrets.fingerprint(header)
-            same = {row.message: row for row in candidates if row.fingerprint == fingerprint}
+            # Without a date to compare, the header itself must tell.
+            undated = is_distinct(header)
+            same = {
+                row.message: row for row, dated in candidates if row.fingerprint == fingerprint and (dated or undated)
+            }
             # Two different messages with one header, size and date: no telling which, so it is downloaded.
             if len(same) == 1:
                 yield _at(next(iter(same.values())), described), described.state

@@ -277,6 +277,13 @@ class Repository:
         """A flushed blob and its kind. Raises Damaged, WrongKey (see BlobReader.read)."""
         return self._reader.read(blob_id)
 
+    def packs_of(self, blob_ids: Iterable[bytes]) -> set[bytes]:
+        """Names of the packs that hold these blobs. Raises Damaged when one is in none."""
+        found = {blob_id: self.index.find(blob_id) for blob_id in blob_ids}
+        if missing := next((blob_id for blob_id, place in found.items() if place is None), None):
+            raise Damaged("a blob is in no index", subject=f"blob {missing.hex()[:16]}")
+        return {place.pack for place in found.values() if place}
+
     def put_run(self, kind: BlobKind, data: bytes) -> bytes:
         """Store a run of mailbox state or of envelopes; its blob id."""
         blob_id = self.secrets.metadata_id(data) if kind.is_metadata else self.secrets.content_id(data)

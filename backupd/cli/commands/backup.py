@@ -104,8 +104,8 @@ class _Runner:
 
     def run(self, name: str) -> BackupReport | BackupdError | None:
         """What came of the account; None when we were stopped before."""
-        from backupd.operations.backup import backup
-        from backupd.operations.opening import open_source
+        from backupd.operations.backup import backup, pull
+        from backupd.operations.opening import open_copies, open_pop3, open_source
         from backupd.operations.selection import Selection
 
         if self._stop.is_set():
@@ -114,7 +114,19 @@ class _Runner:
         try:
             with self._lock:
                 repository = self._usable = self._usable or self._open()
-            chosen = self._context.config.account(name).mailboxes
+            account = self._context.config.account(name)
+            if account.pop3 is not None:
+                return pull(
+                    repository,
+                    open_pop3(self._context.config, name),
+                    name,
+                    state=self._state,
+                    delete_after=account.pop3.delete_after,
+                    copies=lambda: open_copies(self._context.config),
+                    observer=self._observer,
+                    stop=self._stop,
+                )
+            chosen = account.mailboxes
             return backup(
                 repository,
                 open_source(self._context.config, name),

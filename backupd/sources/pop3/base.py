@@ -20,6 +20,12 @@ class Listed(NamedTuple):
     size: int
 
 
+def server_id(listed: Listed) -> bytes:
+    """What the server calls a message, as rows of mailboxes keep it: UIDL and size. One of both that changed means that
+    it may be another message: servers give the UIDLs of deleted messages to new ones."""
+    return b"UIDL:%b %d" % (listed.uidl, listed.size)
+
+
 class Header(NamedTuple):
     """The header of a message up to and with its empty line; None where the server does not give it."""
 
