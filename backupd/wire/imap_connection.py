@@ -24,17 +24,11 @@ from backupd.errors import (
 from backupd.wire import imap_login, tls
 from backupd.wire.imap_commands import Literal, Part, string
 from backupd.wire.imap_fetch import Fetch, FetchReader, from_untagged
-from backupd.wire.imap_parser import (
-    Continuation,
-    Response,
-    Status,
-    Tagged,
-    Untagged,
-    Value,
-    show,
-)
+from backupd.wire.imap_parser import Continuation, Response, Status, Tagged, Untagged, Value
 from backupd.wire.imap_settings import ImapSettings
 from backupd.wire.imap_stream import ImapStream
+from backupd.wire.stream import connect as connected
+from backupd.wire.stream import show
 
 __all__ = ["Answer", "Fetch", "ImapConnection", "ImapSettings", "Literal", "connect", "string"]
 
@@ -268,18 +262,7 @@ def _capabilities(answer: Answer) -> frozenset[bytes] | None:
 
 
 def _socket(settings: ImapSettings) -> socket.socket:
-    try:
-        sock = socket.create_connection((settings.host, settings.port), timeout=settings.timeout)
-    except OSError as error:
-        reason = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
-        raise ConnectionFailed(
-            f"cannot connect: {reason}",
-            subject=settings.address,
-            remedy="check host and port, and whether the server and the network are up",
-        ) from None
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    return sock
+    return connected(settings.host, settings.port, settings.timeout, settings.address)
 
 
 def _open(settings: ImapSettings) -> ImapConnection:

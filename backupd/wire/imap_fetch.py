@@ -17,9 +17,10 @@ import msgspec
 from backupd.errors import ProtocolError
 from backupd.mail.flags import normalise
 from backupd.model import Flags
-from backupd.wire.imap_parser import Untagged, Value, number_or_none, pairs, parse_values, show
-from backupd.wire.imap_stream import BUFFER_OCTETS, ImapStream
+from backupd.wire.imap_parser import Untagged, Value, number_or_none, pairs, parse_values
+from backupd.wire.imap_stream import ImapStream
 from backupd.wire.spool import SpooledBody
+from backupd.wire.stream import BUFFER_OCTETS, show
 
 
 class Fetch(msgspec.Struct, frozen=True):

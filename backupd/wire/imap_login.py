@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from backupd.errors import ConnectionFailed, LoginRefused, ServerError
 from backupd.wire.imap_commands import string
-from backupd.wire.imap_parser import show
+from backupd.wire.stream import show
 
 if TYPE_CHECKING:
     from backupd.wire.imap_connection import Answer, ImapConnection

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from backupd.errors import ProtocolError
 from backupd.wire.spool import SpooledBody
+from backupd.wire.stream import show
 
 Value = bytes | SpooledBody | None | list["Value"]
 """An atom, number, quoted string or small literal as bytes; a large literal; NIL; or a parenthesised list."""
@@ -69,12 +70,6 @@ class Continuation(NamedTuple):
 
 
 Response = Untagged | Tagged | Continuation
-
-
-def show(octets: bytes, limit: int = 200) -> str:
-    """Octets of a server for an error message: one line, no control characters, not too long."""
-    text = octets[:limit].decode("utf-8", "replace")
-    return "".join(character if character.isprintable() else "?" for character in text).strip()
 
 
 def announced_literal(line: bytes) -> int | None:

@@ -58,6 +58,10 @@ class SpooledBody:
         for start in range(0, self._size, CHUNK_OCTETS):
             yield os.pread(descriptor, min(CHUNK_OCTETS, self._size - start), start)
 
+    def cut(self, octets: int) -> SpooledBody:
+        """The same without its last octets. This one is of no more use."""
+        return SpooledBody(self._file, max(0, self._size - octets))
+
     @contextlib.contextmanager
     def buffer(self) -> Iterator[memoryview]:
         """All bytes as one read-only view of the file, mapped and not copied; valid within the block only."""

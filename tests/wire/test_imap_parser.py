@@ -17,8 +17,8 @@ from backupd.wire.imap_parser import (
     pairs,
     parse_response,
     parse_values,
-    show,
 )
+from backupd.wire.stream import show
 
 ATOMS = st.from_regex(rb"[A-Za-z0-9\\$.+&_=-]{1,12}", fullmatch=True).filter(lambda atom: atom.upper() != b"NIL")
 VALUES: st.SearchStrategy[Value] = st.recursive(

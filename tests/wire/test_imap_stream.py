@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backupd.errors import ConnectionLost, ProtocolError, StorageError
-from backupd.wire import imap_stream, spool
+from backupd.wire import imap_stream, spool, stream
 from backupd.wire.imap_connection import ImapConnection
 from backupd.wire.imap_fetch import Fetch
 from backupd.wire.imap_parser import Tagged, Untagged
@@ -99,7 +99,7 @@ def test_messages_come_whole_however_they_are_cut(
 def test_messages_of_every_size_around_the_buffers_end_come_whole() -> None:
     chooser = random.Random(5)
     order = ["uid", "flags", "date", "size", "modseq", "body"]
-    limit = imap_stream.BUFFER_OCTETS
+    limit = stream.BUFFER_OCTETS
     bodies = [chooser.randbytes(size) for size in (10, limit - 200, limit - 60, limit, limit + 1, 3, 2 * limit, 0, 700)]
     octets = b"".join(line(uid, body, order) for uid, body in enumerate(bodies, 1)) + b"b1 OK done\r\n"
     got = fetched(connection_of(octets, [65536]))
@@ -107,8 +107,8 @@ def test_messages_of_every_size_around_the_buffers_end_come_whole() -> None:
 
 
 def test_large_literals_are_spooled_and_small_ones_are_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(imap_stream, "SPOOL_ABOVE", imap_stream.BUFFER_OCTETS)
-    small, large = b"s" * imap_stream.BUFFER_OCTETS, random.Random(1).randbytes(imap_stream.BUFFER_OCTETS + 1)
+    monkeypatch.setattr(imap_stream, "SPOOL_ABOVE", stream.BUFFER_OCTETS)
+    small, large = b"s" * stream.BUFFER_OCTETS, random.Random(1).randbytes(stream.BUFFER_OCTETS + 1)
     octets = line(1, small, ["uid", "body"]) + line(2, large, ["body", "uid"]) + b"b1 OK done\r\n"
     one, two = fetched(connection_of(octets, [30_000], tmp_path))
     assert one.body == small
@@ -133,7 +133,7 @@ def test_a_large_literal_outside_fetch_is_refused() -> None:
 
 
 def test_a_line_without_end_is_refused_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(imap_stream, "MAX_LINE", 3 << 20)
+    monkeypatch.setattr(stream, "MAX_LINE", 3 << 20)
     with pytest.raises(ProtocolError, match="line longer"):
         fetched(connection_of(b"* SEARCH " + b"1 " * (4 << 20), [1 << 16]))
 

@@ -19,8 +19,9 @@ from backupd.model import Mailbox, MessageFacts, MessageState
 from backupd.sources.base import Described, Fetched, Unreadable
 from backupd.sources.imap.link import Ended, Link, uid_set
 from backupd.wire.imap_connection import Fetch
-from backupd.wire.imap_parser import Status, show
+from backupd.wire.imap_parser import Status
 from backupd.wire.spool import SpooledBody
+from backupd.wire.stream import show
 
 GROUPS = (1000, 64, 4, 1)
 """Messages in one FETCH, at the first try and at the ones after it."""

@@ -21,7 +21,8 @@ from backupd.targets.imap.line_ends import Stored
 from backupd.targets.imap.preparing import Ready, Rules, prepare, without
 from backupd.wire.imap_commands import Part, string
 from backupd.wire.imap_connection import Fetch, ImapConnection
-from backupd.wire.imap_parser import Status, Value, show
+from backupd.wire.imap_parser import Status, Value
+from backupd.wire.stream import show
 
 BATCH_MESSAGES = 200
 BATCH_OCTETS = 1 << 20

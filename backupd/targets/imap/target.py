@@ -23,7 +23,8 @@ from backupd.targets.imap.preparing import Rules
 from backupd.wire.imap_commands import Part, string
 from backupd.wire.imap_connection import Answer, Fetch, ImapConnection, ImapSettings
 from backupd.wire.imap_connection import connect as connect_to
-from backupd.wire.imap_parser import Tagged, Value, number_or_none, pairs, show
+from backupd.wire.imap_parser import Tagged, Value, number_or_none, pairs
+from backupd.wire.stream import show
 
 _ITEMS = b"(UID RFC822.SIZE BODY.PEEK[HEADER])"
 _WINDOW = 128

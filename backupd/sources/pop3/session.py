@@ -1,0 +1,148 @@
+"""One login to a POP3 account, as the contract of sources wants it: pipelined where the server can (RFC 2449, 6.6)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from backupd.sources.base import Identity
+from backupd.sources.pop3.base import Header, Listed, Refused, Retrieved
+from backupd.wire.pop3_connection import Pop3Connection, names_of
+from backupd.wire.spool import SpooledBody
+
+WINDOW = 64
+"""Commands under way: their octets fit the socket's buffer, whatever the server does meanwhile."""
+WINDOW_OCTETS = 8 << 20
+"""Octets of messages asked for ahead."""
+LONGEST_UIDL = 4096
+"""RFC 1939, 7 allows 70; more is taken as it is, and what is endless as none."""
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+class Session:
+    """A `backupd.sources.pop3.base.Pop3Session`."""
+
+    def __init__(self, connection: Pop3Connection, host: str, port: int) -> None:
+        self._connection, self._host, self._port = connection, host, port
+        self._sizes_are_wrong = False
+
+    @property
+    def identity(self) -> Identity:
+        """Which server this is."""
+        said = self._connection.capabilities.get("IMPLEMENTATION")
+        return Identity(
+            kind="pop3",
+            host=self._host,
+            port=self._port,
+            server=" ".join(said) if said else "",
+            capabilities=names_of(self._connection.capabilities.items()),
+        )
+
+    def listing(self) -> list[Listed]:
+        """All messages, by number."""
+        listed = self._connection.lines(b"LIST")
+        if listed is None:
+            raise self._connection.refusal("the server does not list the mailbox", self._connection.command(b"STAT"))
+        sizes = {}
+        for line in listed:
+            number, _, rest = line.strip().partition(b" ")
+            if number.isdigit() and int(number) > 0:
+                size = rest.split()[0] if rest.split() else b""
+                sizes[int(number)] = int(size) if size.isdigit() and len(size) < 16 else -1
+        names = {}
+        for line in self._connection.lines(b"UIDL") or () if sizes else ():
+            number, _, name = line.strip().partition(b" ")
+            if number.isdigit() and int(number) in sizes and len(name) <= LONGEST_UIDL:
+                names[int(number)] = name.strip()
+        return [Listed(number, names.get(number, b""), sizes[number]) for number in sorted(sizes)]
+
+    def headers(self, numbers: Iterable[int]) -> Iterator[Header]:
+        """TOP n 0 of each."""
+
+        def answer(number: int, again: bool) -> Header:
+            if not self._connection.reply().ok:
+                return Header(number, None)
+            text = self._connection.text()
+            return Header(number, text if isinstance(text, bytes) else None)
+
+        return self._pipelined(numbers, lambda number: b"TOP %d 0" % number, lambda number: 0, answer)
+
+    def retrieve(self, some: Iterable[Listed]) -> Iterator[Retrieved | Refused]:
+        """RETR of each."""
+        return self._pipelined(some, lambda each: b"RETR %d" % each.number, lambda each: max(each.size, 0), self._take)
+
+    def _take(self, listed: Listed, again: bool) -> Retrieved | Refused | None:
+        """The answer to RETR; None when it is to be asked again."""
+        reply = self._connection.reply()
+        if not reply.ok:
+            return Refused(listed.number, f"the server does not give it: {reply.text or 'no reason is given'}")
+        body = self._connection.text()
+        size = body.size if isinstance(body, SpooledBody) else len(body)
+        if not size and listed.size > 0:  # Exchange does so, now and then
+            said = f"the server lists {listed.size:,} octets and gives none"
+            return Refused(listed.number, said) if again else None
+        if listed.size < 0 or size == listed.size:
+            return Retrieved(listed.number, body)
+        # A text ends with CRLF even where the message did not. Only a size that has proved to be right can tell.
+        if size == listed.size + 2 and not self._sizes_are_wrong and not self._connection.stream.bare:
+            return Retrieved(listed.number, body.cut(2) if isinstance(body, SpooledBody) else body[:-2])
+        said = f"{listed.size:,} octets were listed and {size:,} came; sizes of this server are wrong"
+        note = "" if self._sizes_are_wrong else said
+        self._sizes_are_wrong = True
+        return Retrieved(listed.number, body, note)
+
+    def _pipelined(
+        self,
+        items: Iterable[Item],
+        command: Callable[[Item], bytes],
+        weigh: Callable[[Item], int],
+        answer: Callable[[Item, bool], Answer | None],
+    ) -> Iterator[Answer]:
+        """Answers in the order of the items; commands go ahead of them where the server allows that.
+
+        answer: reads one; None to ask once more, and then it is called with True.
+        """
+        most = WINDOW if self._connection.has("PIPELINING") else 1
+        todo = deque(items)
+        waiting: deque[Item] = deque()
+        octets = 0
+        while todo or waiting:
+            if len(waiting) <= most // 2:
+                commands = []
+                while todo and len(waiting) < most and (not waiting or octets + weigh(todo[0]) <= WINDOW_OCTETS):
+                    waiting.append(todo.popleft())
+                    octets += weigh(waiting[-1])
+                    commands.append(command(waiting[-1]))
+                if commands:
+                    self._connection.send(*commands)
+            item = waiting.popleft()
+            octets -= weigh(item)
+            found = answer(item, False)
+            if found is not None:
+                yield found
+                continue
+            # Asked once more behind all that is under way, and read ahead of it: answers come in the order of commands.
+            self._connection.send(command(item))
+            under_way = [answer(each, True) for each in waiting]
+            octets -= sum(map(weigh, waiting))
+            waiting.clear()
+            yield from (each for each in (answer(item, True), *under_way) if each is not None)
+
+    def delete(self, number: int) -> bool:
+        """DELE. It goes with `quit`."""
+        return self._connection.command(b"DELE %d" % number).ok
+
+    def quit(self) -> None:
+        """QUIT, and its +OK."""
+        reply = self._connection.command(b"QUIT")
+        self._connection.close()
+        if not reply.ok:
+            raise self._connection.refusal("the server did not end the session as it should", reply)
+
+    def close(self) -> None:
+        """Close without QUIT."""
+        self._connection.close()
+

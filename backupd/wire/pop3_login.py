@@ -1,0 +1,73 @@
+"""Logging in to POP3: USER and PASS, APOP (RFC 1939, 7), SASL PLAIN and XOAUTH2 (RFC 5034).
+
+Secrets are sent and forgotten: no error or log line may hold one, even where the server repeats it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import TYPE_CHECKING
+
+from backupd.errors import ConnectionFailed, LoginRefused, ServerError
+
+if TYPE_CHECKING:
+    from backupd.wire.pop3_connection import Pop3Connection
+    from backupd.wire.pop3_settings import Pop3Settings
+    from backupd.wire.pop3_stream import Reply
+
+
+def log_in(connection: Pop3Connection, settings: Pop3Settings) -> None:
+    """Log in. Raises LoginRefused, or ConnectionFailed when it may pass by itself."""
+    secret = settings.secret()
+    if any(end in settings.username + secret for end in "\r\n\0"):
+        raise LoginRefused("user name or password has a line end in it", subject=settings.address, remedy="remove it")
+    way = _way(connection, settings)
+    if way == "apop":
+        digest = hashlib.md5(connection.timestamp + secret.encode(), usedforsecurity=False).hexdigest()
+        reply = connection.command(f"APOP {settings.username} {digest}".encode())
+    elif way == "user":
+        reply = connection.command(f"USER {settings.username}".encode())
+        if reply.ok:
+            reply = connection.command(f"PASS {secret}".encode())
+    elif way == "plain":
+        reply = _sasl(connection, b"PLAIN", f"\0{settings.username}\0{secret}".encode())
+    else:
+        blob = f"user={settings.username}\1auth=Bearer {secret}\1\1".encode()
+        reply = _sasl(connection, b"XOAUTH2", blob)
+    if not reply.ok:
+        raise _refused(connection, settings, reply, secret)
+
+
+def _way(connection: Pop3Connection, settings: Pop3Settings) -> str:
+    wanted = settings.authentication
+    if wanted == "apop" and not connection.timestamp:
+        raise LoginRefused("the server offers no APOP", subject=settings.address, remedy="use authentication: auto")
+    if wanted != "auto":
+        return wanted
+    if settings.tls == "none" and connection.timestamp:
+        return "apop"
+    mechanisms = {each.upper() for each in connection.capabilities.get("SASL", ())}
+    return "plain" if "PLAIN" in mechanisms else "user"
+
+
+def _sasl(connection: Pop3Connection, mechanism: bytes, blob: bytes) -> Reply:
+    """In two steps, which every server takes: Exchange refuses the initial response of XOAUTH2 with the command."""
+    reply = connection.command(b"AUTH " + mechanism)
+    if not reply.ok:  # "+", and from some servers "+OK"
+        return reply
+    reply = connection.command(base64.b64encode(blob))
+    if reply.raw[:1] == b"+" and reply.raw[:3].upper() != b"+OK":
+        reply = connection.command(b"")  # the reason came as a challenge; the refusal follows (RFC 7628, 3.2.3)
+    return reply
+
+
+def _refused(connection: Pop3Connection, settings: Pop3Settings, reply: Reply, secret: str) -> ServerError:
+    text = reply.text.replace(secret, "***") if secret else reply.text
+    what = f"the server refused the login of {settings.username}"
+    error = connection.refusal(what, reply._replace(text=text))
+    if isinstance(error, ConnectionFailed):
+        return error
+    return LoginRefused(
+        error.what, subject=settings.address, remedy="check username and password; many providers want an app password"
+    )
