@@ -6,9 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 from typing import Literal, NamedTuple
 
-Measure = Literal[
-    "wall", "cpu", "peak", "stored", "beside", "wire", "received", "sent", "commands", "turns", "altered"
-]
+Measure = Literal["wall", "cpu", "peak", "stored", "beside", "wire", "received", "sent", "commands", "turns", "altered"]
 MEASURES: dict[Measure, str] = {
     "wall": "wall",
     "cpu": "CPU",

@@ -1,7 +1,7 @@
 """The mail of the POP3 mailbox, and the check that a result holds every message of it.
 
-Each message gets a field with its number as the first of its header. So it is found again in whatever a program made
-of it, and no two are the same, which would spare a program that stores equal messages once.
+Each message gets a field with its number as the last of its header. So it is found again in whatever a program made
+of it, and no two are the same, which would help a program that stores equal messages once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _LARGEST_FILE = 1_000_000
 
 
 def numbered(number: int, raw: bytes) -> bytes:
-    return b"X-Bench: %d\r\n" % number + raw
+    head, end, body = raw.partition(b"\r\n\r\n")
+    return b"%s\r\nX-Bench: %d\r\n\r\n%s" % (head if end else b"Subject: bare", number, body if end else raw)
 
 
 def mailbox(scratch: Path, limit: int) -> Mail:
