@@ -286,7 +286,7 @@ def contestants() -> tuple[list[Contestant], dict[str, str], list[str]]:
 
 def version(program: str) -> str:
     """The first thing like a version that a program says of itself."""
-    words = [program, "version" if Path(program).name == "restic" else "--version"]
+    words = [program, {"restic": "version", "maildrop": "-v"}.get(Path(program).name, "--version")]
     printed = subprocess.run(words, capture_output=True, text=True, check=False).stdout
     number = re.search(r"\d+(\.\d+)+", printed)
     return number[0] if number else "unknown"

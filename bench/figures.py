@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 from typing import Literal, NamedTuple
 
-Measure = Literal["wall", "cpu", "peak", "stored", "beside", "wire", "received", "sent", "commands", "turns"]
+Measure = Literal["wall", "cpu", "peak", "stored", "beside", "wire", "received", "sent", "commands", "turns", "altered"]
 MEASURES: dict[Measure, str] = {
     "wall": "wall",
     "cpu": "CPU",
@@ -18,11 +18,12 @@ MEASURES: dict[Measure, str] = {
     "sent": "sent",
     "commands": "commands",
     "turns": "round trips",
+    "altered": "messages altered",
 }
 
 
 class Sample(NamedTuple):
-    """One measured value. value: seconds for wall and cpu, a number for commands and turns, else bytes."""
+    """One measured value. value: seconds for wall and cpu, a number for commands, turns and altered, else bytes."""
 
     mailbox: str
     work: str
@@ -87,6 +88,7 @@ FORMATS: dict[Measure, Callable[[float], str]] = {
     "sent": octets,
     "commands": "{:,.0f}".format,
     "turns": "{:,.0f}".format,
+    "altered": "{:,.0f}".format,
 }
 
 

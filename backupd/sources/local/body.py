@@ -1,0 +1,84 @@
+"""The bytes of a message in a file: in memory where they are few, else as a Body that reads the file when it is asked.
+
+Line ends are decided by the whole message (mail.line_ends), so a large one is read once more than a small one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from backupd.errors import Damaged
+from backupd.mail.line_ends import canonical, with_crlf
+from backupd.model import Body
+from backupd.sources.local.base import IN_MEMORY
+
+Chunks = Callable[[], Iterator[bytes]]
+"""Gives the octets of a message from their beginning, each time it is called."""
+
+
+class LargeBody:
+    """A large message in a file; a `backupd.model.Body`.
+
+    Args:
+        chunks: gives its octets.
+        size: octets, counted with the line ends that are given out.
+        lf_only: whether to turn LF into CRLF.
+    """
+
+    def __init__(self, chunks: Chunks, size: int, *, lf_only: bool = False) -> None:
+        self._chunks, self._size, self._lf_only = chunks, size, lf_only
+
+    @property
+    def size(self) -> int:
+        """Octets."""
+        return self._size
+
+    def chunks(self) -> Iterator[bytes]:
+        """The bytes in order, in chunks of a few MiB. May be called again.
+
+        Raises Damaged where the file cannot be read or has changed since it was opened.
+        """
+        octets = 0
+        try:
+            for chunk in with_crlf(self._chunks()) if self._lf_only else self._chunks():
+                octets += len(chunk)
+                yield chunk
+        except OSError as error:
+            raise Damaged(f"the file cannot be read: {error.strerror or error}") from error
+        if octets != self._size:
+            raise Damaged(f"the file changed while it was read: {octets} octets where {self._size} were found")
+
+
+def body_of(chunks: Chunks, *, exact: bool, size: int | None = None) -> bytes | Body:
+    """The body of a message.
+
+    Args:
+        chunks: gives its octets.
+        exact: keep line ends as they are.
+        size: octets, if known; spares a second reading of what is large and exact.
+    """
+    if exact and size is not None and size > IN_MEMORY:
+        return LargeBody(chunks, size)
+    held: list[bytes] = []
+    octets = line_feeds = 0
+    crlf = False
+    last = b""
+    for chunk in chunks():
+        octets += len(chunk)
+        if octets <= IN_MEMORY:
+            held.append(chunk)
+        elif held:
+            for earlier in (*held, chunk):
+                crlf = crlf or b"\r\n" in last + earlier
+                line_feeds += earlier.count(b"\n")
+                last = earlier[-1:]
+            held = []
+        else:
+            crlf = crlf or b"\r\n" in last + chunk
+            line_feeds += chunk.count(b"\n")
+            last = chunk[-1:]
+    if octets <= IN_MEMORY:
+        whole = b"".join(held)
+        return whole if exact else canonical(whole)
+    lf_only = not exact and not crlf and line_feeds > 0
+    return LargeBody(chunks, octets + line_feeds if lf_only else octets, lf_only=lf_only)
