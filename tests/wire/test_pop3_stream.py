@@ -16,9 +16,8 @@ from backupd.wire.pop3_stream import Pop3Stream
 from backupd.wire.spool import SpooledBody
 from tests.support.scripted_pop3 import stuffed
 
-OCTETS = st.lists(
-    st.sampled_from([b".", b"..", b"\r\n", b"\r", b"\n", b"\r\n.", b"\r\n..", b"a", b"\0", b"\xff", b"x" * 70]), max_size=60
-).map(b"".join)
+_BITS = [b".", b"..", b"\r\n", b"\r", b"\n", b"\r\n.", b"\r\n..", b"a", b"\0", b"\xff", b"x" * 70]
+OCTETS = st.lists(st.sampled_from(_BITS), max_size=60).map(b"".join)
 
 
 def pieces(octets: bytes, cuts: list[int]) -> Iterator[bytes]:
