@@ -53,12 +53,15 @@ def holds(path: Path, wanted: Callable[[str], bool]) -> bool:
     return False
 
 
-def folders(path: Path, wanted: Callable[[str], bool]) -> tuple[list[Found], list[LocalProblem]]:
+def folders(
+    path: Path, wanted: Callable[[str], bool], *, any_folder: bool = False
+) -> tuple[list[Found], list[LocalProblem]]:
     """The folders with messages in order of their names, and what could not be looked at.
 
     Args:
         path: the root.
         wanted: whether a file of this name is a message.
+        any_folder: look into folders of such a name, too; else they are taken for odd messages.
     """
     found: list[Found] = []
     problems: list[LocalProblem] = []
@@ -73,7 +76,7 @@ def folders(path: Path, wanted: Callable[[str], bool]) -> tuple[list[Found], lis
                 parts = waiting.pop()
                 try:
                     with root.descend(parts) as folder:
-                        one, below = _look(folder, parts, wanted, tell)
+                        one, below = _look(folder, parts, wanted, tell, any_folder)
                 except OSError as error:
                     tell("/".join([str(path), *parts]), reason(error))
                     continue
@@ -86,13 +89,13 @@ def folders(path: Path, wanted: Callable[[str], bool]) -> tuple[list[Found], lis
 
 
 def _look(
-    folder: Folder, parts: Parts, wanted: Callable[[str], bool], tell: Callable[[str, str], None]
+    folder: Folder, parts: Parts, wanted: Callable[[str], bool], tell: Callable[[str, str], None], any_folder: bool
 ) -> tuple[Found, list[Parts]]:
     below: list[Parts] = []
     messages = octets = 0
     noted = None
     for entry in folder.entries():
-        if entry.is_dir(follow_symlinks=False) and not wanted(entry.name):
+        if entry.is_dir(follow_symlinks=False) and (any_folder or not wanted(entry.name)):
             below.append((*parts, entry.name))
         elif wanted(entry.name):
             messages += 1

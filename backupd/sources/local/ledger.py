@@ -70,6 +70,13 @@ def read_mailbox(folder: Folder) -> Mailbox | None:
     return None if content is None else mailbox_of(content)
 
 
+def note_of(line: bytes) -> Note:
+    """What a line of messages.jsonl says. Raises ValueError."""
+    note = msgspec.json.decode(line, type=_Note)
+    flags = normalise(flag.encode("latin-1") for flag in note.flags)
+    return Note(flags, note.internaldate.encode("latin-1"), note.size)
+
+
 class Notes:
     """The notes of a mailbox's messages, by file name. bad: how many lines could not be understood."""
 
@@ -82,9 +89,7 @@ class Notes:
         value = self._table.get(os.fsencode(name))
         if value is None:
             return None
-        note = msgspec.json.decode(value, type=_Note)
-        flags = normalise(flag.encode("latin-1") for flag in note.flags)
-        return Note(flags, note.internaldate.encode("latin-1"), note.size)
+        return note_of(value)
 
     def close(self) -> None:
         self._table.close()
