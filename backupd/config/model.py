@@ -2,92 +2,33 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
 import stat
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
-from backupd.config.secrets import KeyFile, Name, Secret, below
+from backupd.config.secrets import KeyFile, Name, Secret
+from backupd.config.sections import Address, FilePath, Seconds, Section, wrong
+from backupd.config.servers import ImapConfig, Pop3Config
 from backupd.config.times import Duration, Schedule
 from backupd.errors import UsageError
 
 ACCOUNT = r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$"
 """Names of accounts become names of files."""
 
-_FINGERPRINT = re.compile(r"(?:[0-9A-Fa-f]{2}:?){31}[0-9A-Fa-f]{2}\Z")
-_BUCKET = re.compile(r"s3://[A-Za-z0-9][A-Za-z0-9._-]{1,254}(?:/(?!\.{1,2}(?:/|\Z))[ -.0-~]+)*/?\Z")
-"""A prefix is printable ASCII, without "." and ".." that a server would resolve."""
-_NO_HOST = re.compile(r"[\s/@\[\]\\\0-\x1f]")
-
 Count = Annotated[int, Field(ge=0, le=100_000)]
 AccountName = Annotated[str, Field(pattern=ACCOUNT)]
 
 
-def _folder(info: ValidationInfo) -> Path:
-    """The configuration's folder, from which relative paths are relative."""
-    return info.context["folder"] if info.context else Path()
-
-
-def _path(value: object, info: ValidationInfo) -> Path:
-    if not isinstance(value, str) or not value or not value.isprintable():
-        raise ValueError("not a path; write one in quotes")
-    return below(_folder(info), value)
-
-
-def _address(value: str, info: ValidationInfo) -> str:
-    parts = urlsplit(value)
-    if not value.isprintable():
-        raise ValueError("not an address; write a path, or s3://bucket/prefix")
-    if parts.scheme == "file":
-        return value
-    if "://" not in value:
-        return str(below(_folder(info), value))
-    if parts.scheme != "s3" or not parts.netloc:
-        raise ValueError("an address of no known kind; write a path, or s3://bucket/prefix")
-    if not _BUCKET.match(value):
-        raise ValueError("not the address of a bucket; write s3://bucket/prefix, and keys below s3")
-    return value
-
-
-def wrong(key: str, what: str) -> PydanticCustomError:
-    """An error of a whole section that is best mended at one of its keys."""
-    return PydanticCustomError("at_key", "{what}", {"key": key, "what": what})
-
-
-FilePath = Annotated[Path, BeforeValidator(_path, json_schema_input_type=str)]
-Address = Annotated[str, Field(min_length=1), AfterValidator(_address)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True, use_attribute_docstrings=True
-    )
-
-
-def _whole_seconds(value: Any) -> Any:
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-Seconds = Annotated[float, Field(gt=0, le=3600), BeforeValidator(_whole_seconds)]
-
-
-class ObjectLock(_Section):
+class ObjectLock(Section):
     """Locks that keep stored objects from being destroyed; the bucket must have been made with Object Lock."""
 
     mode: Literal["compliance", "governance"]
@@ -103,7 +44,7 @@ class ObjectLock(_Section):
         return value
 
 
-class S3(_Section):
+class S3(Section):
     """Access to an S3 bucket. Credentials not given here are found as boto3 finds them."""
 
     endpoint_url: Name | None = None
@@ -164,7 +105,7 @@ class S3(_Section):
         return self
 
 
-class RepositoryConfig(_Section):
+class RepositoryConfig(Section):
     """Where the archive is, and what opens it."""
 
     url: Address
@@ -194,7 +135,7 @@ class RepositoryConfig(_Section):
         return source.resolve()
 
 
-class Copy(_Section):
+class Copy(Section):
     """Another repository, equal to the first."""
 
     url: Address
@@ -203,7 +144,7 @@ class Copy(_Section):
     """Access to the bucket, for an s3: address."""
 
 
-class Retention(_Section):
+class Retention(Section):
     """How long snapshots are kept; what none of these keeps may be forgotten."""
 
     keep_last: Count | None = None
@@ -222,88 +163,7 @@ class Retention(_Section):
     """Everything younger than this, such as 7d."""
 
 
-class _Server(_Section):
-    host: Name
-    """Name or address of the server."""
-    port: int | None = Field(default=None, ge=1, le=65535)
-    """Port; the default goes with tls."""
-    tls: Literal["implicit", "starttls", "none"] = "implicit"
-    """implicit: TLS from the start; starttls: TLS before the login; none: only for this machine itself."""
-    username: Name
-    """User name."""
-    password: Secret
-    """Password, or an access token for xoauth2 and oauthbearer."""
-    ca_file: FilePath | None = None
-    """PEM file with the certificate authorities to believe instead of the system's."""
-    fingerprint: str | None = None
-    """SHA-256 of the server's certificate; this one is accepted, and no other."""
-    allow_plaintext: bool = False
-    """Allow tls: none for a host that is not this machine. Everybody on the way can read password and mail."""
-    timeout: Seconds = 60.0
-    """Seconds the server may be silent."""
-
-    @field_validator("host")
-    @classmethod
-    def _bare_host(cls, value: str) -> str:
-        if _NO_HOST.search(value) or (":" in value and not _is_address(value)):
-            raise ValueError("not a host; write its name or address alone, the port belongs to port")
-        return value
-
-    @field_validator("fingerprint")
-    @classmethod
-    def _sha256(cls, value: str | None) -> str | None:
-        if value is not None and not _FINGERPRINT.match(value):
-            raise ValueError("not a SHA-256 fingerprint; write 64 hexadecimal digits, with or without colons")
-        return value
-
-    @model_validator(mode="after")
-    def _no_secrets_in_the_open(self) -> _Server:
-        if self.tls == "none" and not self.allow_plaintext and not _is_loopback(self.host):
-            raise wrong(
-                "tls",
-                f"none would send the password in the open to {self.host}; use implicit or starttls, "
-                "or allow_plaintext: true if that is what you want",
-            )
-        return self
-
-
-class ImapConfig(_Server):
-    """An IMAP account."""
-
-    connections: int = Field(default=4, ge=1, le=32)
-    """Connections at once; providers allow 10 to 20, shared with the user's devices."""
-    authentication: Literal["auto", "plain", "login", "xoauth2", "oauthbearer"] = "auto"
-    """How to log in; auto takes what the server offers."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_port(cls, values: Any) -> Any:
-        return _with_port(values, implicit=993, other=143)
-
-
-class Pop3Config(_Server):
-    """A POP3 account. Its mail stays on the server, unless delete_after is given."""
-
-    authentication: Literal["auto", "plain", "user", "apop", "xoauth2"] = "auto"
-    """How to log in; auto takes what the server offers."""
-    delete_after: Duration | None = None
-    """Delete a message from the server when it has been in a snapshot for so long, a day or more, and has been proved
-    to be whole in the repository and in every copy; by default nothing is ever deleted."""
-
-    @field_validator("delete_after")
-    @classmethod
-    def _a_day_at_least(cls, value: timedelta | None) -> timedelta | None:
-        if value is not None and value < timedelta(days=1):
-            raise ValueError("too short to notice a mistake in time; write 1d or more")
-        return value
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_port(cls, values: Any) -> Any:
-        return _with_port(values, implicit=995, other=110)
-
-
-class Mailboxes(_Section):
+class Mailboxes(Section):
     """Which mailboxes are backed up: shell patterns over names, with "/" between levels."""
 
     include: tuple[str, ...] = Field(default=("*",), strict=False, min_length=1)
@@ -312,7 +172,7 @@ class Mailboxes(_Section):
     """And leave out those that match one of these."""
 
 
-class AccountConfig(_Section):
+class AccountConfig(Section):
     """An account: either imap or pop3."""
 
     imap: ImapConfig | None = None
@@ -335,7 +195,7 @@ class AccountConfig(_Section):
         return self
 
 
-class Config(_Section):
+class Config(Section):
     """The configuration file."""
 
     state_dir: FilePath = Path("/var/lib/backupd")
@@ -380,24 +240,6 @@ class Config(_Section):
             known = ", ".join(self.accounts) or "none"
             raise UsageError("no such account in the configuration", subject=name, remedy=f"there are: {known}")
         return self.accounts[name]
-
-
-def _with_port(values: Any, *, implicit: int, other: int) -> Any:
-    if isinstance(values, dict) and values.get("port") is None:
-        return {**values, "port": implicit if values.get("tls", "implicit") == "implicit" else other}
-    return values
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_loopback(host: str) -> bool:
-    return host.lower() == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
 def _readable_by_others(path: Path) -> bool:

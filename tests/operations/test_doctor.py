@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from backupd.errors import ConnectionFailed, LoginRefused, WrongKey
 from backupd.operations import doctor_server
 from backupd.operations.doctor import Account, Patient, check_folder, doctor
-from backupd.operations.doctor_server import Address, Tls, capability_findings, check_account
+from backupd.operations.doctor_server import Address, Tls, capability_findings, check_account, check_imap
 from backupd.operations.finding import Finding
 from backupd.repository.keys import Role, Secrets
 from backupd.repository.repository import Repository
@@ -31,7 +32,12 @@ def refused() -> SimulatedAccount:
 
 def examine(open_source: Callable[[], SimulatedAccount], address: Address = HERE, made: Tls = GOOD) -> list[Finding]:
     found = check_account(
-        "alice", address, open_source, now=lambda: NOW, look_up=lambda host, port: 1, probe=lambda address: made
+        "alice",
+        address,
+        partial(check_imap, open_source),
+        now=lambda: NOW,
+        look_up=lambda host, port: 1,
+        probe=lambda address: made,
     )
     return list(found)
 
@@ -146,5 +152,5 @@ def patient(storage: MemoryStorage, secrets: Secrets, tmp_path: Path) -> Patient
         repository_folder=tmp_path / "repository",
         probe_bucket=None,
         open_repository=lambda: Repository(storage, secrets),
-        accounts={"alice": Account(HERE, SimulatedAccount)},
+        accounts={"alice": Account(HERE, partial(check_imap, SimulatedAccount))},
     )
