@@ -187,9 +187,7 @@ class _Naming:
                 levels += part.split(".")
             else:
                 levels.append(part)
-        if not levels or self._is_inbox((levels[0],)):
-            levels[:1] = ["INBOX"]
-        return levels
+        return levels or ["INBOX"]
 
     def _below_dot(self, levels: list[str], parent: Parts, name: str) -> list[str]:
         if self._legacy:
