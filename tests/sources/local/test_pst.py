@@ -130,11 +130,11 @@ def test_a_file_that_is_read_twice_gives_the_same_octets(readpst: Path, outlook:
 
 
 def test_boundaries_are_replaced_wherever_the_message_is_cut() -> None:
-    raw = PARTS.replace("NUMBER", "123456").replace("OTHER", "98").encode() + b"x" * 3_000_000
-    expected = PARTS.replace("NUMBER", "1").replace("OTHER", "2").encode() + b"x" * 3_000_000
+    raw = PARTS.replace("NUMBER", "123456").replace("OTHER", "98").encode() + b"x" * 1_500_000
+    expected = PARTS.replace("NUMBER", "1").replace("OTHER", "2").encode() + b"x" * 1_500_000
     chance = random.Random(7)
-    for _ in range(20):
-        cuts = sorted(chance.randrange(len(PARTS)) for _ in range(9))
+    for _ in range(5):
+        cuts = sorted(chance.randrange(len(PARTS)) for _ in range(40))
         pieces = [raw[start:end] for start, end in zip([0, *cuts], [*cuts, len(raw)], strict=True)]
         assert b"".join(pst.steady(pieces)) == expected
 
