@@ -54,7 +54,7 @@ class PstFormat:
         try:
             with Folder.root(path.resolve().parent) as folder, folder.open(path.resolve().name) as file:
                 return file.read(len(_MAGIC)) == _MAGIC
-        except OSError:
+        except (OSError, RuntimeError):  # RuntimeError: links that lead in a circle
             return False
 
     def open(self, path: Path, *, exact: bool) -> PstStore:
