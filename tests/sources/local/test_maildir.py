@@ -323,6 +323,19 @@ def test_a_message_that_goes_from_new_to_cur_while_names_are_gathered_comes_once
     assert found == ["1.a:2,", "2.a:2,S"]
 
 
+def test_however_many_are_renamed_few_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "_MOST_MISSING", 3)
+    maildir(tmp_path, [f"{n}.a:2," for n in range(20)])
+    found = []
+    for item in store(tmp_path).messages():
+        if not found:
+            for path in list((tmp_path / "cur").iterdir()):
+                path.rename(f"{path}S")
+        found.append(item.place.rpartition("/")[2])
+    assert found[0] == "0.a:2,"
+    assert sorted(found[1:]) == sorted(f"{n}.a:2,S" for n in range(1, 20))
+
+
 def test_a_store_that_is_gone_is_told(tmp_path: Path) -> None:
     messages, (problem,) = read(store(tmp_path / "gone"))
     assert not messages
