@@ -45,8 +45,9 @@ def _made(number: int) -> bytes:
     if number % _WITH_A_FILE == 0:
         files.append(Attachment("file.pdf", noise(number, chooser.randint(_LARGEST, _LARGEST_FILE)), "application/pdf"))
     sender = f"sender{number % 997}@example.com"
+    raw = message(f"Message {number}", body, attachments=files, sender=sender)
     # Servers put this field before what they deliver (RFC 5321, 4.4); getmail adds it where it is missing.
-    return f"Return-Path: <{sender}>\r\n".encode() + message(f"Message {number}", body, attachments=files, sender=sender)
+    return b"Return-Path: <%s>\r\n%s" % (sender.encode(), raw)
 
 
 class Expected:
