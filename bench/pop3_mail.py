@@ -44,7 +44,10 @@ def _made(number: int) -> bytes:
     files = []
     if number % _WITH_A_FILE == 0:
         files.append(Attachment("file.pdf", noise(number, chooser.randint(_LARGEST, _LARGEST_FILE)), "application/pdf"))
-    return message(f"Message {number}", body, attachments=files, sender=f"sender{number % 997}@example.com")
+    sender = f"sender{number % 997}@example.com"
+    raw = message(f"Message {number}", body, attachments=files, sender=sender)
+    # Servers put this field before what they deliver (RFC 5321, 4.4); getmail adds it where it is missing.
+    return b"Return-Path: <%s>\r\n%s" % (sender.encode(), raw)
 
 
 class Expected:

@@ -36,7 +36,10 @@ class EmlFormat:
 
     def recognises(self, path: Path) -> bool:
         """Whether it is such a file, or there is one in it or below."""
-        return (is_eml(path.name) and path.is_file()) or holds(path, is_eml)
+        try:
+            return (is_eml(path.name) and path.is_file()) or holds(path, is_eml)
+        except OSError:
+            return False
 
     def open(self, path: Path, *, exact: bool) -> EmlStore:
         """The store at this path."""
@@ -108,11 +111,10 @@ class EmlStore:
         with closing(listing(folder, is_eml, odd)) as names:
             for name, what in odd:
                 yield LocalProblem(box, shown(f"{folder.path}/{name}"), what)
-            notes = ledger.read_notes(folder)
+            notes, what = _notes(folder)
+            if what:
+                yield LocalProblem(box, shown(f"{folder.path}/{ledger.MESSAGES}"), what)
             try:
-                if notes is not None and notes.bad:
-                    what = f"{notes.bad} lines that tell nothing of a message"
-                    yield LocalProblem(box, shown(f"{folder.path}/{ledger.MESSAGES}"), what)
                 for _, name in names:
                     yield self._message(folder, name, box, notes)
             finally:
@@ -137,6 +139,15 @@ class EmlStore:
             )
         except OSError as error:
             return LocalProblem(box, place, reason(error))
+
+
+def _notes(folder: Folder) -> tuple[ledger.Notes | None, str]:
+    """The notes in a folder if there are any, and what is wrong with them; empty for nothing."""
+    try:
+        notes = ledger.read_notes(folder)
+    except OSError as error:
+        return None, reason(error)
+    return notes, f"{notes.bad} lines that tell nothing of a message" if notes is not None and notes.bad else ""
 
 
 def _text(part: str) -> str:

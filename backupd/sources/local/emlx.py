@@ -9,6 +9,7 @@ the mailbox is exported ("Mailbox > Export Mailbox").
 from __future__ import annotations
 
 import functools
+import itertools
 import plistlib
 import re
 from collections.abc import Iterator
@@ -50,10 +51,8 @@ _FLAGS = {
 }
 """By the number of the bit. The others tell of attachments, priority and how the message is shown."""
 
-_EMPTIED = b"X-Apple-Content-Length:"
-_EMPTIED_PART = re.compile(
-    rb"^--[^\n]*\n(?:[^\r\n][^\n]*\n)*?X-Apple-Content-Length:[^\n]*\n(?:[^\r\n][^\n]*\n)*(?:\r?\n)+--", re.MULTILINE
-)
+_EMPTIED = b"\nX-Apple-Content-Length:"
+_BLANK_LINES = re.compile(rb"\r?\n(?:\r?\n)+")
 _NOT_WHOLE = "not whole: Mail keeps its attachments elsewhere or has not fetched them; export the mailbox from Mail"
 
 
@@ -174,8 +173,18 @@ def _account(parts: Parts) -> str:
 
 
 def _is_emptied(body: bytes | Body) -> bool:
-    """Whether a part of the message was taken out. A large message has its parts: they make it large."""
-    return isinstance(body, bytes) and _EMPTIED in body and _EMPTIED_PART.search(body) is not None
+    """Whether a part of the message was taken out: its header has the field, and nothing is behind it.
+
+    A large message has its parts: they make it large.
+    """
+    if not isinstance(body, bytes) or _EMPTIED not in body:
+        return False
+    blocks = _BLANK_LINES.split(body)
+    for block, following in itertools.pairwise(blocks):
+        before, field, _ = block.partition(_EMPTIED)
+        if field and following.startswith(b"--") and b"\n--" in b"\n" + before:
+            return True
+    return False
 
 
 def _list(content: bytes) -> dict[str, object]:

@@ -21,6 +21,7 @@ from backupd.sources.local.base import LocalMessage, LocalProblem
 from backupd.sources.local.body import body_of
 from backupd.sources.local.compression import LONGEST_MAGIC, Unreadable, decompressed
 from backupd.sources.local.files import Folder, OpenFile, Parts, moment, reason
+from backupd.sources.local.folder_tree import folders
 from backupd.sources.local.naming import mailbox
 
 _DATABASE = "msg-db.sqlite"
@@ -117,10 +118,20 @@ class GybStore:
                         else None
                     )
                     yield self._message(files, name, date, labels, noted)
+                (known,) = database.execute("SELECT COUNT(DISTINCT message_filename) FROM messages").fetchone()
+            yield from self._unknown(known)
         except sqlite3.Error as error:
             yield LocalProblem(None, where, f"not a database of Got-Your-Back that can be read: {error}")
         except OSError as error:
             yield LocalProblem(None, where, reason(error))
+
+    def _unknown(self, known: int) -> Iterator[LocalProblem]:
+        """Tell of files of messages that the database has lost."""
+        there, _ = folders(self._path, _is_message)
+        more = sum(found.messages for found in there) - known
+        if more > 0:
+            what = f"{more} files of messages are not in the database; import them with --format eml to have them too"
+            yield LocalProblem(None, str(self._path), what)
 
     def _message(
         self, files: _Files, name: object, date: object, labels: list[str], noted: list[str] | None
@@ -178,6 +189,10 @@ class _Files:
         if self._last is not None:
             self._last[1].close()
             self._last = None
+
+
+def _is_message(name: str) -> bool:
+    return name.endswith((".eml", ".eml.gz"))
 
 
 def _open(path: Path) -> sqlite3.Connection:

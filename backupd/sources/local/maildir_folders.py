@@ -25,7 +25,7 @@ from backupd.model import Mailbox
 from backupd.sources.local import ledger
 from backupd.sources.local.base import LocalProblem
 from backupd.sources.local.files import Folder, Parts, reason, shown
-from backupd.sources.local.maildir_subscriptions import Subscriptions, read_subscriptions
+from backupd.sources.local.maildir_subscriptions import SUBSCRIPTIONS, Subscriptions, read_subscriptions
 from backupd.sources.local.naming import mailbox
 
 PARTS = ("new", "cur")
@@ -92,7 +92,10 @@ def places(path: Path) -> tuple[list[Place], list[LocalProblem]]:
     subscriptions: Subscriptions | None = None
     try:
         with Folder.root(path) as root:
-            subscriptions = read_subscriptions(root)
+            try:
+                subscriptions = read_subscriptions(root)
+            except OSError as error:
+                problems.append(LocalProblem(None, f"{path}/{SUBSCRIPTIONS}", reason(error)))
             waiting: list[Parts] = [()]
             while waiting:
                 parts = waiting.pop()
@@ -187,9 +190,7 @@ class _Naming:
                 levels += part.split(".")
             else:
                 levels.append(part)
-        if not levels or self._is_inbox((levels[0],)):
-            levels[:1] = ["INBOX"]
-        return levels
+        return levels or ["INBOX"]
 
     def _below_dot(self, levels: list[str], parent: Parts, name: str) -> list[str]:
         if self._legacy:

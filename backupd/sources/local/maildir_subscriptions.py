@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from backupd.sources.local.files import Folder
 
-_DOVECOT = "subscriptions"
+SUBSCRIPTIONS = "subscriptions"
 _COURIER = "courierimapsubscribed"
 _VERSION_2 = b"V\t2"
 
@@ -36,5 +36,5 @@ class Subscriptions:
 
 def read_subscriptions(root: Folder) -> Subscriptions | None:
     """The subscriptions in a Maildir's root; None where nobody keeps any. Raises OSError."""
-    dovecot, courier = root.read(_DOVECOT), root.read(_COURIER)
+    dovecot, courier = root.read(SUBSCRIPTIONS), root.read(_COURIER)
     return None if dovecot is None and courier is None else Subscriptions(dovecot, courier)

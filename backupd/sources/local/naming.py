@@ -32,14 +32,15 @@ _USES: dict[str, bytes] = {
 
 
 def mailbox(levels: Sequence[str], *, special_use: bytes | None = None, subscribed: bool = True) -> Mailbox:
-    """The mailbox for a folder, level by level as people read it; ("INBOX",) or any spelling of it is the INBOX.
+    """The mailbox for a folder, level by level as people read it; ("INBOX",) or any spelling of it is the INBOX,
+    and what is below any spelling of it is below the INBOX.
 
     special_use: what the store says it is for; None to tell by the names that mail programs give in their languages.
     An empty one means: for nothing special.
     """
     levels = [level or "_" for level in levels] or ["INBOX"]
-    if levels[0].casefold() in ("inbox", "posteingang") and len(levels) == 1:
-        levels = ["INBOX"]
+    if levels[0].casefold() in ("inbox", "posteingang"):
+        levels[0] = "INBOX"
     raw = DELIMITER.join(encode_utf7(level.replace("/", "%2F")) for level in levels)
     use = special_use
     if use is None:

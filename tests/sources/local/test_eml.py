@@ -7,6 +7,8 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
 from backupd.sources.local import eml
 from backupd.sources.local.base import LocalStore
 from backupd.sources.local.detect import detect
@@ -73,6 +75,15 @@ def test_what_is_no_file_is_told_and_never_holds_us(tmp_path: Path) -> None:
     messages, problems = read(store(tmp_path))
     assert [octets(each.body) for each in messages] == [MAIL]
     assert sorted(each.place.rpartition("/")[2] for each in problems) == ["2.eml", "3.eml", "4.eml", "5"]
+
+
+@pytest.mark.parametrize("name", ["messages.jsonl", "mailbox.json"])
+def test_a_pipe_in_the_place_of_notes_is_told_and_the_mail_read(tmp_path: Path, name: str) -> None:
+    put(tmp_path / "1.eml", MAIL)
+    os.mkfifo(tmp_path / name)
+    messages, (problem,) = read(store(tmp_path))
+    assert [octets(each.body) for each in messages] == [MAIL]
+    assert problem.place.endswith(name)
 
 
 def test_a_file_that_is_gone_when_it_is_its_turn_is_told(tmp_path: Path) -> None:

@@ -154,3 +154,9 @@ def test_what_is_not_whole_is_told(tmp_path: Path) -> None:
         "6.emlx",
     ]
     assert "17 octets of a message of 1000" in problems[2].what
+
+
+def test_a_message_made_to_hold_us_up_does_not(tmp_path: Path) -> None:
+    raw = b"--\n" * (IN_MEMORY // 4) + b"X-Apple-Content-Length:\n" * 20_000
+    put(tmp_path / "1.emlx", emlx_file(raw))
+    assert bodies(store(tmp_path, exact=True)) == [raw]

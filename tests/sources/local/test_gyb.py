@@ -144,6 +144,14 @@ def test_a_file_that_is_missing_or_lies_elsewhere_is_told(tmp_path: Path) -> Non
     assert [each.place for each in problems] == [f"{tmp_path}/b/{name}" for name in names[:4]]
 
 
+def test_files_that_the_database_has_lost_are_told(tmp_path: Path) -> None:
+    backup(tmp_path, [("2024/1/1/a.eml", "2024-01-01 10:00:00", ["INBOX"])])
+    put(tmp_path / "2024" / "1" / "2" / "b.eml", MAIL)
+    messages, (problem,) = read(store(tmp_path))
+    assert len(messages) == 1
+    assert problem.what.startswith("1 files of messages are not in the database")
+
+
 def test_nothing_is_written_to_the_folder(tmp_path: Path) -> None:
     backup(tmp_path, [("a.eml", "2024-01-01 10:00:00", ["INBOX"])])
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}

@@ -233,7 +233,7 @@ def test_a_compressed_message_that_is_damaged_is_told(tmp_path: Path, packer: st
 def test_a_file_of_the_size_its_name_tells_is_not_compressed(tmp_path: Path) -> None:
     raw = gzip.compress(MAIL)
     maildir(tmp_path, [f"1.a,S={len(raw)}:2,S"], content=raw)
-    assert bodies(store(tmp_path)) == [raw]
+    assert bodies(store(tmp_path, exact=True)) == [raw]
 
 
 def test_lz4_is_told(tmp_path: Path) -> None:
@@ -266,6 +266,15 @@ def test_what_is_no_file_is_told_and_never_holds_us(tmp_path: Path) -> None:
         "4.link:2,S",
         "5.socket",
     ]
+
+
+@pytest.mark.parametrize("name", ["subscriptions", "dovecot-keywords", "messages.jsonl", "mailbox.json"])
+def test_a_pipe_in_the_place_of_a_file_of_the_store_is_told_and_the_mail_read(tmp_path: Path, name: str) -> None:
+    maildir(tmp_path, ["1.a:2,S"], content=MAIL)
+    os.mkfifo(tmp_path / name)
+    messages, (problem,) = read(store(tmp_path))
+    assert [octets(each.body) for each in messages] == [MAIL]
+    assert problem.place.endswith(name)
 
 
 def test_a_link_to_a_folder_is_not_followed_and_told(tmp_path: Path) -> None:
@@ -312,6 +321,19 @@ def test_a_message_that_goes_from_new_to_cur_while_names_are_gathered_comes_once
         (tmp_path / "new" / "2.a").unlink(missing_ok=True)
         found.append(item.place.rpartition("/")[2])
     assert found == ["1.a:2,", "2.a:2,S"]
+
+
+def test_however_many_are_renamed_few_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "_MOST_MISSING", 3)
+    maildir(tmp_path, [f"{n}.a:2," for n in range(20)])
+    found = []
+    for item in store(tmp_path).messages():
+        if not found:
+            for path in list((tmp_path / "cur").iterdir()):
+                path.rename(f"{path}S")
+        found.append(item.place.rpartition("/")[2])
+    assert found[0] == "0.a:2,"
+    assert sorted(found[1:]) == sorted(f"{n}.a:2,S" for n in range(1, 20))
 
 
 def test_a_store_that_is_gone_is_told(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from backupd.model import Mailbox
-from backupd.sources.local import eml, maildir
+from backupd.sources.local import eml, eml_zip, maildir
 from backupd.sources.local.base import Format
 from backupd.sources.local.detect import detect
 from backupd.targets.base import Outgoing
@@ -17,7 +17,7 @@ from tests.support.local_mail import octets, read
 from tests.support.mail import message, nasty_mail, nasty_octets
 from tests.support.restoring import mailbox, outgoing
 
-FORMATS: dict[str, Format] = {"maildir": maildir.FORMAT, "eml": eml.FORMAT}
+FORMATS: dict[str, Format] = {"maildir": maildir.FORMAT, "eml": eml.FORMAT, "zip": eml_zip.FORMAT}
 BOXES = [
     mailbox(b"INBOX", subscribed=True),
     mailbox(b"Gr&APYA3w-e/R&-D", special_use=(b"\\Archive",)),
@@ -64,7 +64,9 @@ def expected(messages: list[Outgoing]) -> list[tuple[bytes, tuple[bytes, ...], b
 
 
 def test_a_restored_tree_is_recognised(files: Files) -> None:
-    restore(files.open(), BOXES[0], sent([message("x")]))
+    target = files.open()
+    restore(target, BOXES[0], sent([message("x")]))
+    target.close()
     assert detect(files.path) is FORMATS[files.kind]
 
 
