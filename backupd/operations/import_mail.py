@@ -14,7 +14,7 @@ from datetime import datetime
 
 import msgspec
 
-from backupd.errors import BackupdError, Interrupted
+from backupd.errors import BackupdError, Damaged, Interrupted
 from backupd.mail import arrival
 from backupd.mail.names import encode_utf7
 from backupd.model import Mailbox, MessageFacts, MessageState, Problem
@@ -79,7 +79,10 @@ def plan_import(repository: Repository, store: LocalStore, account: str, *, into
         for item in store.messages():
             if isinstance(item, LocalProblem):
                 continue
-            message = reading.id_of(item.body)
+            try:
+                message = reading.id_of(item.body)
+            except Damaged:  # the import will tell
+                continue
             for each in item.mailboxes:
                 mailbox = _below(into, each)
                 messages[mailbox.name] = messages.get(mailbox.name, 0) + 1
@@ -183,7 +186,11 @@ class _Import:
         return [first, self._holdings.box(aside(mailbox)) if second is None else second]
 
     def _take(self, item: LocalMessage) -> None:
-        stored = self._store.store(item.body)
+        try:
+            stored = self._store.store(item.body)
+        except Damaged as error:  # a file that changes while it is read
+            self._problems.append(Problem(item.mailboxes[0].name, None, f"{item.place}: {error.what}"))
+            return
         date = item.internaldate or arrival.internaldate(
             stored.header, stored=item.stored, otherwise=self._history.started
         )

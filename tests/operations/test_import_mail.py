@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -13,13 +13,16 @@ from backupd.operations.backup import BackupReport, backup, pull
 from backupd.operations.import_mail import import_mail, plan_import
 from backupd.operations.state import State
 from backupd.repository.repository import Repository
-from backupd.sources.local.base import LocalProblem
+from backupd.sources.local.base import LocalMessage, LocalProblem
+from backupd.sources.local.body import LargeBody
+from backupd.sources.local.naming import mailbox
 from tests.support.mail import message, nasty_mail, nasty_octets
 from tests.support.reading import contents, newest
 from tests.support.simulated_account import SimulatedAccount
 from tests.support.simulated_pop3 import SimulatedPop3
 from tests.support.simulated_store import SimulatedStore
 
+INBOX = mailbox(["INBOX"])
 Take = Callable[..., BackupReport]
 
 
@@ -153,6 +156,20 @@ def test_a_message_that_cannot_be_read_is_a_problem_and_stops_nothing(bob: Bob) 
 
     assert not report.complete
     assert [problem.what for problem in report.problems] == ["/home/bob/Inbox: cannot be read: Permission denied"]
+    assert bob.mail() == {"INBOX": sorted(mails(2))}
+
+
+def test_a_file_that_changes_while_it_is_read_is_a_problem_of_one_message(bob: Bob) -> None:
+    def changed() -> Iterator[bytes]:
+        yield b"shorter now"
+
+    bob.computer.put("INBOX", *mails(1))
+    bob.computer.folders["INBOX"].append(LocalMessage((INBOX,), LargeBody(changed, 17 << 20), "/home/bob/Inbox"))
+    bob.computer.put("INBOX", *mails(1, first=1))
+
+    report = bob.take_in()
+
+    assert [problem.what.partition(":")[0] for problem in report.problems] == ["/home/bob/Inbox"]
     assert bob.mail() == {"INBOX": sorted(mails(2))}
 
 
