@@ -19,7 +19,7 @@ from email.utils import parsedate_to_datetime
 
 from backupd.mail.dates import FIRST_YEAR, LAST_YEAR, spelled
 
-_FIELD = re.compile(rb"^(received|date)[ \t]*:((?:[^\n]|\n[ \t])*)", re.IGNORECASE | re.MULTILINE)
+_FIELD = re.compile(rb"^(received|date)[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)", re.IGNORECASE | re.MULTILINE)
 _LATER = timedelta(days=1)
 _LONGEST = 4096
 """Octets of a field; a Received field that is longer has its date nowhere useful."""

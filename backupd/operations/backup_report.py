@@ -52,10 +52,13 @@ def conclude(
     losses: list[Loss],
     notes: list[str],
     *,
-    stored: int,
+    stored_before: int,
     counts: Mapping[str, int],
 ) -> BackupReport:
-    """Write the snapshot, unless nothing has changed. stored: octets added to packs. counts: COUNTS."""
+    """Write the snapshot, unless nothing has changed.
+
+    stored_before: octets that had been added to packs when the run began. counts: of COUNTS.
+    """
     parent = history.parent_id
     ref = history.conclude(identity, mailboxes, problems, losses, notes)
     return BackupReport(
@@ -68,7 +71,7 @@ def conclude(
         mailboxes=sum(record.mailbox.selectable for record in mailboxes),
         messages=sum(record.messages for record in mailboxes),
         octets=sum(record.octets for record in mailboxes),
-        stored=stored,
+        stored=history.bytes_stored - stored_before,
         problems=problems,
         losses=losses,
         notes=notes,

@@ -333,9 +333,15 @@ class BackupRun:
         mailboxes = [*(self._records[raw_name] for raw_name in self._order), *self._local.finish()]
         losses = self._losses(mailboxes)
         problems = sorted(self._problems, key=lambda problem: (problem.mailbox, problem.uid or 0, problem.what))
-        stored = self._repository.bytes_stored - stored_before
         return conclude(
-            self._history, self._server, mailboxes, problems, losses, self._notes, stored=stored, counts=self._counts
+            self._history,
+            self._server,
+            mailboxes,
+            problems,
+            losses,
+            self._notes,
+            stored_before=stored_before,
+            counts=self._counts,
         )
 
     def _losses(self, mailboxes: list[MailboxRecord]) -> list[Loss]:

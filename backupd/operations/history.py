@@ -63,6 +63,11 @@ class History:
         return self._account
 
     @property
+    def bytes_stored(self) -> int:
+        """Octets added to the repository's packs by all that work on it."""
+        return self._repository.bytes_stored
+
+    @property
     def parent_ref(self) -> SnapshotRef | None:
         """The place of the parent."""
         return self._parent_ref

@@ -41,6 +41,9 @@ _INSERT = f"INSERT INTO held ({_COLUMNS}, claimed, fresh) VALUES (?, ?, ?, ?, ?,
 _FREE = "claimed = 0 AND dropped = 0"
 
 
+_Row = tuple[int, int, bytes, int, bytes, bytes | None, bytes, bool, bool, bool]
+
+
 class Held(NamedTuple):
     """A message that is held. mailbox: its number among the holdings."""
 
@@ -76,6 +79,11 @@ class Holdings:
         # An empty name is a private temporary database that SQLite spills to disk.
         self._database = sqlite3.connect("", isolation_level=None)
         self._database.executescript(_SCHEMA)
+        # One transaction that never ends: nobody else sees it, and it goes with the run.
+        self._database.execute("PRAGMA journal_mode = OFF")
+        self._database.execute("BEGIN")
+        self._free = 0
+        self._added: list[_Row] = []
         self._boxes: list[_Box] = []
         self._numbers: dict[bytes, int] = {}
         self._waiting = 0
@@ -90,7 +98,7 @@ class Holdings:
         number = len(self._boxes)
         self._boxes.append(_Box(self._repository, record))
         self._numbers[record.mailbox.raw_name] = number
-        self._database.execute("BEGIN")
+        self._free += record.messages
         for segment in record.segments:
             self._database.executemany(
                 _INSERT,
@@ -102,7 +110,6 @@ class Holdings:
                     for row, state in segments.read(self._repository, segment)
                 ),
             )  # fmt: skip
-        self._database.execute("COMMIT")
         return number
 
     # Looking
@@ -141,6 +148,8 @@ class Holdings:
         return found[0] if found else None
 
     def _select(self, condition: str, *values: object) -> list[Held]:
+        if not self._free:
+            return []
         rows = self._database.execute(
             f"SELECT {_COLUMNS} FROM held WHERE {condition} AND {_FREE} ORDER BY mailbox, uid LIMIT {_ALIKE}",  # noqa: S608
             values,
@@ -158,6 +167,7 @@ class Holdings:
         new_id = held.server_id if server_id is None else server_id
         new_flags = held.flags if flags is None else flags
         gone = held.gone and server_id is None
+        self._free -= 1
         changed = (new_id, new_flags, gone) != (held.server_id, held.flags, held.gone) and self.is_local(held.mailbox)
         if not changed:
             self._database.execute(
@@ -173,11 +183,13 @@ class Holdings:
 
     def drop(self, held: Held) -> None:
         """This message is elsewhere now, outside of the holdings."""
+        self._free -= 1
         self._database.execute("UPDATE held SET dropped = 1 WHERE mailbox = ? AND uid = ?", (held.mailbox, held.uid))
 
     def release(self) -> None:
         """Begin anew to look: nothing is claimed."""
-        self._database.execute("UPDATE held SET claimed = 0 WHERE claimed")
+        self._insert()
+        self._free += self._database.execute("UPDATE held SET claimed = 0 WHERE claimed").rowcount
 
     def mark_gone(self) -> int:
         """What POP3 once had and nobody claimed is gone from the server; how many were not known to be."""
@@ -198,13 +210,21 @@ class Holdings:
         facts, state = msgspec.structs.replace(facts, uid=uid), msgspec.structs.replace(state, uid=uid)
         fingerprint = box.taking.take(facts, state, stored)
         flags = b"\0".join(state.flags)
-        values = (number, uid, stored.id, stored.size, fingerprint, facts.server_id, flags, state.gone, True, True)
-        self._database.execute(_INSERT, values)
+        self._added.append(
+            (number, uid, stored.id, stored.size, fingerprint, facts.server_id, flags, state.gone, True, True)
+        )
+        if len(self._added) >= ROWS:
+            self._insert()
         self._waiting += 1
         if box.taking.waiting >= ROWS:
             self._write(box)
         elif self._waiting >= _MOST_WAITING:
             self._write(max(self._boxes, key=lambda each: each.taking.waiting))
+
+    def _insert(self) -> None:
+        """What was added is claimed, and not to be found before `release`; so it can wait until there is more of it."""
+        self._database.executemany(_INSERT, self._added)
+        self._added.clear()
 
     def moved(self, covered: Iterable[int]) -> int:
         """Messages that nobody claimed, and that were added in another mailbox in this run, were moved there: they are
@@ -213,6 +233,7 @@ class Holdings:
         covered: mailboxes that were looked through to the end. In others, only what came by POP3 is taken as moved:
         there it was not filed yet.
         """
+        self._insert()
         sources = [number for number in covered if self.is_local(number)]
         others = [number for number, box in enumerate(self._boxes) if box.record.local and number not in sources]
         count = 0
@@ -262,6 +283,7 @@ class Holdings:
 
     def finish(self) -> list[MailboxRecord]:
         """The mailboxes for the snapshot; the same records where nothing changed."""
+        self._insert()
         records = []
         for number, box in enumerate(self._boxes):
             self._write(box)

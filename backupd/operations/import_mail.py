@@ -232,6 +232,13 @@ class _Import:
 
     def _conclude(self, stored_before: int) -> BackupReport:
         mailboxes = self._holdings.finish()
-        stored = self._repository.bytes_stored - stored_before
-        problems, notes, counts = self._problems, self._notes, self._counts
-        return conclude(self._history, self._identity, mailboxes, problems, [], notes, stored=stored, counts=counts)
+        return conclude(
+            self._history,
+            self._identity,
+            mailboxes,
+            self._problems,
+            [],
+            self._notes,
+            stored_before=stored_before,
+            counts=self._counts,
+        )

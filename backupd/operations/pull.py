@@ -8,6 +8,8 @@ one of the first two, and nothing is believed to be known by less.
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -78,6 +80,8 @@ class Pull:
         self._progress = 0
         self._hides = False
         self._before_last = 0
+        self._digest = b""
+        self._unchanged = self._mended = False
         self._counts = dict.fromkeys(COUNTS, 0)
 
     def run(self) -> BackupReport:
@@ -86,11 +90,8 @@ class Pull:
         found = mend(self._repository, self._account, self._history.parent, self._state, self._history.started)
         if found.mailboxes is not None:
             self._history.mended(found.mailboxes)
+        self._mended = found.mailboxes is not None
         self._notes += [*self._history.notes, *found.notes]
-        records = [_local(record) for record in self._history.before().values()]
-        if not any(record.mailbox.raw_name == INBOX.raw_name for record in records):
-            records.insert(0, MailboxRecord(INBOX, MailboxStatus(uidnext=1), local=True))
-        self._holdings = Holdings(self._repository, records)
         try:
             if self._deletion:
                 self._in_session(self._delete)
@@ -102,13 +103,24 @@ class Pull:
             while self._hides and self._counts["new"] > self._before_last:
                 self._in_session(self._bring_in)
             report = self._conclude(stored_before)
+            if self._digest and self._history.newest and report.complete:
+                self._state.remember_listing(self._account, self._digest, self._history.newest)
             self._state.mended(self._account, found.token)
             return report
         except BaseException as error:
             self._keep_what_there_is(error)
             raise
         finally:
-            self._holdings.close()
+            if "_holdings" in self.__dict__:
+                self._holdings.close()
+
+    @functools.cached_property
+    def _holdings(self) -> Holdings:
+        """What the last snapshot holds; read when it is needed."""
+        records = [_local(record) for record in self._history.before().values()]
+        if not any(record.mailbox.raw_name == INBOX.raw_name for record in records):
+            records.insert(0, MailboxRecord(INBOX, MailboxStatus(uidnext=1), local=True))
+        return Holdings(self._repository, records)
 
     # Sessions
 
@@ -151,6 +163,10 @@ class Pull:
         self._before_last = self._counts["new"]
         self._hides = session.identity.host.lower().endswith(HIDES)
         listing = session.listing()
+        self._digest = _digest(listing)
+        self._unchanged = self._is_known()
+        if self._unchanged:
+            return
         _, unknown = self._match(listing)
         self._observer(Plan(self._account, len(unknown)))
         unknown = self._recognise(session, unknown)
@@ -161,6 +177,15 @@ class Pull:
             self._counts["vanished"] += self._holdings.mark_gone()
             if not listing and self._counts["vanished"]:
                 self._notes.append("the server lists no message at all; all that it had stay in the snapshot")
+
+    def _is_known(self) -> bool:
+        """Whether the last snapshot was taken of just this listing, and is complete."""
+        parent = self._history.parent
+        if parent is None or parent.checkpoint or parent.problems or self._mended or self._hides or not self._digest:
+            return False
+        if any(self._counts.values()):  # of a session before this one, in the same run
+            return False
+        return self._state.listed(self._account) == (self._digest, self._history.parent_id)
 
     def _match(self, listing: list[Listed]) -> tuple[list[tuple[Listed, Held]], list[Listed]]:
         """(messages that UIDL and size tell, with what is held of them; all others)."""
@@ -272,17 +297,32 @@ class Pull:
             error.add_note(f"and what was read so far could not be kept: {second}")
 
     def _conclude(self, stored_before: int) -> BackupReport:
-        mailboxes = self._holdings.finish()
+        before = self._history.before()
+        mailboxes = list(before.values()) if self._unchanged else self._holdings.finish()
         problems = sorted(self._problems.values(), key=lambda problem: problem.what)
-        stored = self._repository.bytes_stored - stored_before
         return conclude(
-            self._history, self._server, mailboxes, problems, [], self._notes, stored=stored, counts=self._counts
+            self._history,
+            self._server,
+            mailboxes,
+            problems,
+            [],
+            self._notes,
+            stored_before=stored_before,
+            counts=self._counts,
         )
 
 
 def _key(listed: Listed) -> bytes:
     """What a message is called within a run, in whatever session."""
     return server_id(listed) if listed.uidl else b"%d %d" % (listed.number, listed.size)
+
+
+def _digest(listing: list[Listed]) -> bytes:
+    """What tells one listing from another; empty where names do not tell one message from another."""
+    names = [server_id(listed) for listed in listing if listed.uidl]
+    if len(set(names)) != len(listing):
+        return b""
+    return hashlib.sha256(b"\n".join([b"%d" % len(names), *names])).digest()
 
 
 def _local(record: MailboxRecord) -> MailboxRecord:

@@ -43,6 +43,8 @@ CREATE TABLE IF NOT EXISTS locked (repository TEXT PRIMARY KEY, time REAL, secon
 CREATE TABLE IF NOT EXISTS requests (
     repository TEXT, day TEXT, writes INTEGER NOT NULL, listings INTEGER NOT NULL, reads INTEGER NOT NULL,
     PRIMARY KEY (repository, day)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS listing (account TEXT PRIMARY KEY, digest BLOB NOT NULL, snapshot TEXT NOT NULL)
+    WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS mended (account TEXT PRIMARY KEY, token TEXT NOT NULL) WITHOUT ROWID;
 """
 _FILE = "state.sqlite"
@@ -172,6 +174,17 @@ class State:
             known |= {"envelopes": envelopes, "envelope": envelope, "server_id": server_id}
             return msgspec.convert({"uid": 0, "internaldate": b"", **known}, MessageRow)
         return None
+
+    # What a POP3 server listed
+
+    def listed(self, account: str) -> tuple[bytes, str] | None:
+        """(digest of what the server listed last, the snapshot that holds all of it)."""
+        rows = self._read("SELECT digest, snapshot FROM listing WHERE account = ?", account)
+        return msgspec.convert(rows[0], tuple[bytes, str]) if rows else None
+
+    def remember_listing(self, account: str, digest: bytes, snapshot: str) -> None:
+        """The snapshot holds all that the server lists."""
+        self._write("INSERT OR REPLACE INTO listing VALUES (?, ?, ?)", [(account, digest, snapshot)])
 
     # Damage that a backup has made up for
 

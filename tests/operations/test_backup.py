@@ -46,6 +46,7 @@ def test_every_byte_flag_and_date_of_an_account_is_in_the_snapshot(
 
     assert report.complete
     assert report.new == report.messages
+    assert report.stored > 0
     assert contents(repository, newest(repository)) == account.contents()
 
 

@@ -78,6 +78,7 @@ def test_every_byte_flag_date_and_folder_is_in_the_snapshot(bob: Bob, repository
 
     assert report.complete
     assert report.new == len(nasty) + 3
+    assert report.stored > 0
     assert bob.mail() == {"INBOX": sorted(nasty), "Work/2009": sorted(mails(3))}
     assert b"Empty" in contents(repository, newest(repository, "bob"))
     for _, flags, date in contents(repository, newest(repository, "bob"))[b"Work/2009"].values():

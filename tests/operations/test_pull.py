@@ -88,6 +88,7 @@ def test_every_byte_of_the_maildrop_is_in_the_snapshot(
 
     assert report.complete
     assert report.new == len(sent)
+    assert report.stored > 0
     assert bodies(repository) == sorted(sent)
 
 
@@ -114,6 +115,17 @@ def test_nothing_new_costs_one_listing_and_stores_nothing(
     assert report.snapshot is None
     assert server.commands == ["UIDL", "LIST", "QUIT"]
     assert list(repository.storage.list()) == objects
+
+
+def test_an_unchanged_listing_is_believed_only_beside_the_snapshot_it_was_of(
+    take: Pull, server: SimulatedPop3, repository: Repository
+) -> None:
+    server.put(*mails(3))
+    take()
+    repository.remove_snapshot(repository.refs("bob")[-1])
+
+    assert take().new == 3
+    assert bodies(repository) == sorted(mails(3))
 
 
 def test_only_what_is_new_is_downloaded(take: Pull, server: SimulatedPop3, repository: Repository) -> None:
