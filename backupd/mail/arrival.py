@@ -48,6 +48,8 @@ def internaldate(header: bytes, *, stored: datetime | None = None, otherwise: da
     own = of_header(header)
     if stored is not None and not FIRST_YEAR <= stored.year <= LAST_YEAR:
         stored = None
+    if stored is not None and own is not None and stored == own:
+        return spelled(own)  # the same moment, and this one knows the zone
     if stored is not None and (own is None or stored <= own + _LATER):
         return spelled(stored)
     return spelled(own or otherwise)

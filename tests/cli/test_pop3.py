@@ -112,8 +112,8 @@ def test_a_pop3_account_becomes_an_imap_account_with_folders_sent_mail_flags_and
     assert flags[MAILS[1]] == {b"\\Answered", b"\\Seen"}
     assert flags[MAILS[2]] == {b"\\Flagged", b"\\Seen"}
     assert flags[MAILS[3]] == set()
-    dates = {each.date for name in by_folder for each in new.messages(name)}
-    assert dates == {b"17-Jul-1996 02:44:25 -0700"}
+    dates = {(name, each.internaldate) for name in by_folder for each in new.messages(name)}
+    assert dates == {(name, b"17-Jul-1996 09:44:25 +0000") for name in by_folder}
     assert b"INBOX" in account.mailboxes()
     assert len(account.messages("INBOX")) == 8, "nothing was deleted from the server"
     second = done(run("restore", "bob@latest", "imap:newbob"))

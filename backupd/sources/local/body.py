@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from backupd.errors import Damaged
-from backupd.mail.line_ends import canonical, with_crlf
+from backupd.mail.line_ends import canonical, is_turned, with_crlf
 from backupd.model import Body
 from backupd.sources.local.base import IN_MEMORY
 
@@ -22,7 +22,7 @@ class LargeBody:
     Args:
         chunks: gives its octets.
         size: octets, counted with the line ends that are given out.
-        lf_only: whether to turn LF into CRLF.
+        lf_only: whether to turn LF into CRLF again.
     """
 
     def __init__(self, chunks: Chunks, size: int, *, lf_only: bool = False) -> None:
@@ -60,25 +60,22 @@ def body_of(chunks: Chunks, *, exact: bool, size: int | None = None) -> bytes | 
     if exact and size is not None and size > IN_MEMORY:
         return LargeBody(chunks, size)
     held: list[bytes] = []
-    octets = line_feeds = 0
-    crlf = False
+    octets = bare = 0
+    turned: bool | None = None
     last = b""
     for chunk in chunks():
+        if turned is None and b"\n" in chunk:
+            turned = is_turned(last + chunk)
         octets += len(chunk)
+        bare += chunk.count(b"\n") - (last + chunk).count(b"\r\n")
+        last = chunk[-1:] or last
         if octets <= IN_MEMORY:
             held.append(chunk)
-        elif held:
-            for earlier in (*held, chunk):
-                crlf = crlf or b"\r\n" in last + earlier
-                line_feeds += earlier.count(b"\n")
-                last = earlier[-1:]
-            held = []
         else:
-            crlf = crlf or b"\r\n" in last + chunk
-            line_feeds += chunk.count(b"\n")
-            last = chunk[-1:]
+            held.clear()
     if octets <= IN_MEMORY:
         whole = b"".join(held)
         return whole if exact else canonical(whole)
-    lf_only = not exact and not crlf and line_feeds > 0
-    return LargeBody(chunks, octets + line_feeds if lf_only else octets, lf_only=lf_only)
+    if exact or not turned:
+        return LargeBody(chunks, octets)
+    return LargeBody(chunks, octets + bare, lf_only=True)

@@ -7,7 +7,6 @@ folder of Got-Your-Back full of `.eml` files. Each is a module of its own, impor
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -37,7 +36,7 @@ _PACKED = (".zip", ".tgz", ".tar", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 def names() -> list[str]:
     """What --format takes."""
-    return [name for name, (module, _) in _FORMATS.items() if _is_there(module)]
+    return list(_FORMATS)
 
 
 def by_name(name: str) -> Format:
@@ -76,6 +75,3 @@ def detect(path: Path) -> Format:
 def _asked() -> Iterator[Format]:
     return (by_name(name) for name in names() if name not in _ONLY_BY_NAME)
 
-
-def _is_there(module: str) -> bool:
-    return importlib.util.find_spec(f"{__package__}.{module}") is not None

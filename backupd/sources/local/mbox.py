@@ -89,6 +89,7 @@ def messages_of(
     clean: Cleaner = clean_status,
     unquote: Unquote = unquote_rd,
     note_of: Callable[[int], ledger.Note | None] = lambda offset: None,
+    flags_of: Callable[[int], Flags | None] = lambda offset: None,
     boxes_of: Callable[[bytes], tuple[Mailbox, ...]] | None = None,
 ) -> Iterator[LocalMessage | LocalProblem]:
     """The messages of an mbox file.
@@ -98,11 +99,12 @@ def messages_of(
         exact: leave headers and line ends as they are.
         clean: what is done to headers.
         note_of: what a restore of ours noted of the message whose "From " line begins at this octet.
+        flags_of: the same, of flags that another tool noted.
         boxes_of: the mailboxes of a message, by its header as it is in the file; `box` where None.
     """
     try:
         for piece in mbox_reader.read(file, unquote=unquote):
-            note = note_of(piece.offset)
+            note, flags = note_of(piece.offset), flags_of(piece.offset)
             cleaned = Cleaned(piece.header) if note else clean(piece.header)
             if cleaned.dropped:
                 continue
@@ -111,7 +113,7 @@ def messages_of(
                 mailboxes=boxes_of(piece.header) if boxes_of else (box,),
                 body=body_of(functools.partial(_chunks, header, piece), exact=exact or note is not None),
                 place=f"{place}, octet {piece.offset:,}",
-                flags=note.flags if note else cleaned.flags,
+                flags=note.flags if note else cleaned.flags if flags is None else flags,
                 internaldate=note.internaldate if note else b"",
                 stored=mbox_reader.date_of(piece.from_line),
             )
