@@ -63,7 +63,8 @@ class MailboxLine(msgspec.Struct, frozen=True):
 
 class MessageLine(msgspec.Struct, frozen=True):
     """A message in a list. id: of the message in the archive, hexadecimal. date: INTERNALDATE as the server wrote it.
-    from_, to, subject and attachments are None without the reader role."""
+    gone: it came by POP3, and the server no longer has it. from_, to, subject and attachments are None without the
+    reader role."""
 
     uid: int
     id: str
@@ -71,6 +72,7 @@ class MessageLine(msgspec.Struct, frozen=True):
     size: int
     flags: list[str]
     labels: list[str]
+    gone: bool = False
     from_: str | None = msgspec.field(default=None, name="from")
     to: str | None = None
     subject: str | None = None
@@ -177,6 +179,7 @@ class Lines:
             size=row.size,
             flags=[_text(flag) for flag in state.flags],
             labels=[_text(label) for label in state.labels],
+            gone=state.gone,
         )
         if not self.with_envelopes:
             return line

@@ -82,8 +82,9 @@ def _messages(context: Context, repository: Repository, ref: SnapshotRef, record
 
 def _message(line: MessageLine, width: int | None) -> str:
     flags = "".join(letter for flag, letter in _LETTERS.items() if flag in {each.lower() for each in line.flags})
+    gone = "-" if line.gone else ""
     keywords = "+" if any(flag.lower() not in _LETTERS for flag in line.flags) else ""
-    start = f"{line.uid:>7}  {output.mail_date(line.date):16}  {output.size(line.size):>7}  {flags + keywords:4}"
+    start = f"{line.uid:>7}  {output.mail_date(line.date):16}  {output.size(line.size):>7}  {flags + keywords + gone:4}"
     if line.from_ is None:
         return f"{start}  {line.id[:16]}"
     sender = output.clean(line.from_)

@@ -79,6 +79,8 @@ def _tell(context: Context, snapshot: str, place: Found, line: MessageLine, seen
         output.line(f"{text:<40}  {'  '.join(detail for detail in details if detail)}")
     output.line()
     flags = " ".join([*line.flags, *line.labels]) or "none"
+    if line.gone:
+        flags += "; gone from the POP3 server"
     where = [f"{place.record.mailbox.name} UID {line.uid}", *(f"{name} UID {uid}" for name, uid in place.also_in)]
     for name, value in (
         ("mailbox", ", ".join(where)),
