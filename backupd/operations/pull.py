@@ -23,6 +23,7 @@ from backupd.errors import (
     Interrupted,
     ProtocolError,
     ServerError,
+    ServerRefused,
     Transient,
 )
 from backupd.mail import arrival
@@ -94,11 +95,7 @@ class Pull:
         self._notes += [*self._history.notes, *found.notes]
         try:
             if self._deletion:
-                self._in_session(self._delete)
-                self._deletion.confirmed()
-                if self._deletion.deleted:
-                    count = self._deletion.deleted
-                    self._notes.append(f"{count:,} deleted from the server, as delete_after asks; snapshots keep them")
+                self._delete_what_is_safe(self._deletion)
             self._in_session(self._bring_in)
             while self._hides and self._counts["new"] > self._before_last:
                 self._in_session(self._bring_in)
@@ -124,8 +121,11 @@ class Pull:
 
     # Sessions
 
-    def _in_session(self, work: Callable[[Pop3Session], None]) -> None:
-        """Do this in a session; once more in another one when the connection is lost or the mailbox is in use."""
+    def _in_session(self, work: Callable[[Pop3Session], None], *, confirmed: bool = False) -> None:
+        """Do this in a session; once more in another one when the connection is lost or the mailbox is in use.
+
+        confirmed: whether the end of the session must be confirmed for it to count.
+        """
         failures = 0
         while True:
             before = self._progress
@@ -135,7 +135,11 @@ class Pull:
                     self._identity = session.identity
                     with TURN:
                         work(session)
-                    session.quit()
+                    try:
+                        session.quit()
+                    except ServerError:
+                        if confirmed:
+                            raise
                 finally:
                     session.close()
                 return
@@ -149,12 +153,26 @@ class Pull:
                 if self._stop.wait(max(PAUSES[failures], asked or 0)):
                     raise Interrupted("stopped while waiting for the server", subject=self._account) from error
 
-    def _delete(self, session: Pop3Session) -> None:
-        listing = session.listing()
-        sure, _ = self._match(listing)
-        if self._deletion:
-            self._notes += self._deletion.delete(
-                session, sure, self._history.parent_ref, self._history.started
+    def _delete_what_is_safe(self, deletion: Deletion) -> None:
+        """Before the pull, which then sees what has gone. It must not keep the pull from being made."""
+
+        def delete(session: Pop3Session) -> None:
+            sure, _ = self._match(session.listing())
+            deletion.delete(session, sure, self._history.parent_ref, self._history.started)
+
+        if not deletion.is_due(self._history.started):
+            return
+        try:
+            self._in_session(delete, confirmed=True)
+            deletion.confirmed()
+        except ServerError as error:
+            if not isinstance(error, Transient | ProtocolError | ServerRefused):
+                raise
+            self._notes.append(f"what was to be deleted from the server may still be there: {error}")
+        self._notes += deletion.notes
+        if deletion.deleted:
+            self._notes.append(
+                f"{deletion.deleted:,} deleted from the server, as delete_after asks; the snapshots keep them"
             )
 
     # One session

@@ -110,6 +110,7 @@ class Deletion:
         self._stop = stop
         self._marked = 0
         self.deleted = 0
+        self.notes: list[str] = []
 
     def old(self, now: datetime) -> SnapshotRef | None:
         """The newest snapshot that is old enough."""
@@ -118,38 +119,43 @@ class Deletion:
                 return ref
         return None
 
+    def is_due(self, now: datetime) -> bool:
+        """Whether anything can be old enough."""
+        return self.old(now) is not None
+
     def delete(
         self, session: Pop3Session, sure: Sequence[tuple[Listed, Held]], parent: SnapshotRef | None, now: datetime
-    ) -> list[str]:
-        """Mark what may go, with QUIT still to come. Gives what is worth saying. sure: what the server has of what is
-        held. parent: the newest snapshot, which holds all that is held.
+    ) -> None:
+        """Mark what may go, with QUIT still to come; what is worth saying is in `notes`.
+
+        sure: what the server has of what is held. parent: the newest snapshot, which holds all that is held.
         """
         self._marked = 0
+        self.notes = []
         old = self.old(now)
         if old is None or parent is None or not sure:
-            return []
+            return
         kept = _messages_of(self._repository, self._repository.snapshot(old))
         due = [(listed, held) for listed, held in sure if held.message in kept]
         if not due:
-            return []
+            return
         proof = Proof(self._repository, self._copies())
         newest = self._repository.snapshot(parent)
         if against := proof.of_copies([old, parent]) or proof.of_runs(newest):
-            return [f"nothing was deleted from the server: {against}"]
-        notes = []
+            self.notes.append(f"nothing was deleted from the server: {against}")
+            return
         proved = []
         for (listed, held), item in zip(due, session.retrieve([listed for listed, _ in due]), strict=True):
             if self._stop.is_set():
                 raise Interrupted("stopped", subject=self._account, remedy="nothing was deleted from the server")
             if not isinstance(item, Retrieved):
-                notes.append(f"message {listed.number} was not deleted from the server: {item.what}")
+                self.notes.append(f"message {listed.number} was not deleted from the server: {item.what}")
                 continue
             if against := proof.of_message(held.message, item.body):
-                notes.append(f"message {listed.number} was not deleted from the server: {against}")
+                self.notes.append(f"message {listed.number} was not deleted from the server: {against}")
             else:
                 proved.append(listed)
         self._marked = sum(session.delete(listed.number) for listed in proved)
-        return notes
 
     def confirmed(self) -> None:
         """The server has said +OK to QUIT."""
