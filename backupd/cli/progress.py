@@ -110,7 +110,7 @@ class Display:
                     total=max(total or 0, account.octets if by_octets else account.messages) if plan else None,
                     completed=account.octets if by_octets else account.messages,
                     mailbox="" if final else output.clean(account.mailbox),
-                    messages=f"{account.messages:,}" + (f"/{plan.messages:,}" if plan else ""),
+                    messages=f"{account.messages:,}" + (f"/{plan.messages:,}" if plan and plan.messages else ""),
                     octets=output.size(account.octets),
                     rate=account.rate(self._drawn),
                 )

@@ -9,7 +9,7 @@ elsewhere.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -32,10 +32,11 @@ CREATE TABLE held (
     mailbox INTEGER, uid INTEGER, message BLOB NOT NULL, size INTEGER NOT NULL, fingerprint BLOB NOT NULL,
     server_id BLOB, flags BLOB NOT NULL, gone INTEGER NOT NULL, claimed INTEGER NOT NULL, fresh INTEGER NOT NULL,
     changed INTEGER NOT NULL DEFAULT 0, dropped INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (mailbox, uid)) WITHOUT ROWID;
-CREATE INDEX by_message ON held (message);
-CREATE INDEX by_server_id ON held (server_id) WHERE server_id IS NOT NULL;
-CREATE INDEX by_size ON held (size);
+CREATE INDEX by_message ON held (message, mailbox, uid) WHERE claimed = 0 AND dropped = 0;
+CREATE INDEX by_server_id ON held (server_id, mailbox, uid) WHERE claimed = 0 AND dropped = 0;
+CREATE INDEX by_size ON held (size, mailbox, uid) WHERE claimed = 0 AND dropped = 0;
 """
+"""Only what is free is in the indexes: of ten thousand equal messages, each is claimed at once."""
 _COLUMNS = "mailbox, uid, message, size, fingerprint, server_id, flags, gone"
 _INSERT = f"INSERT INTO held ({_COLUMNS}, claimed, fresh) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 _FREE = "claimed = 0 AND dropped = 0"
@@ -131,34 +132,31 @@ class Holdings:
 
     def of_server_id(self, server_id: bytes) -> list[Held]:
         """Messages, not claimed yet, that POP3 called so; the order is that in which they came."""
-        return self._select("server_id = ?", server_id)
+        return self._select("by_server_id", "server_id = ?", server_id)
 
     def of_size(self, size: int, server_id: bytes) -> list[Held]:
         """Messages, not claimed yet, of this size; or that POP3 called so, whatever their size."""
-        found = {(each.mailbox, each.uid): each for each in self._select("size = ?", size)}
+        found = {(each.mailbox, each.uid): each for each in self._select("by_size", "size = ?", size)}
         found |= {(each.mailbox, each.uid): each for each in self.of_server_id(server_id)}
         return list(found.values())
 
     def of_message(self, message: bytes, number: int | None = None) -> Held | None:
         """A message, not claimed yet, of this content; in this mailbox, or in any."""
         if number is None:
-            found = self._select("message = ?", message)
+            found = self._select("by_message", "message = ?", message, most=1)
         else:
-            found = self._select("message = ? AND mailbox = ?", message, number)
+            found = self._select("by_message", "message = ? AND mailbox = ?", message, number, most=1)
         return found[0] if found else None
 
-    def _select(self, condition: str, *values: object) -> list[Held]:
+    def _select(self, index: str, condition: str, *values: object, most: int = _ALIKE) -> list[Held]:
         if not self._free:
             return []
         rows = self._database.execute(
-            f"SELECT {_COLUMNS} FROM held WHERE {condition} AND {_FREE} ORDER BY mailbox, uid LIMIT {_ALIKE}",  # noqa: S608
+            f"SELECT {_COLUMNS} FROM held INDEXED BY {index} WHERE {condition} AND {_FREE}"  # noqa: S608
+            f" ORDER BY mailbox, uid LIMIT {most}",
             values,
         )
         return [_held(row) for row in rows]
-
-    def present(self) -> Iterator[Held]:
-        """All messages that are claimed."""
-        return (_held(row) for row in self._database.execute(f"SELECT {_COLUMNS} FROM held WHERE claimed"))  # noqa: S608
 
     # Changing
 

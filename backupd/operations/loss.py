@@ -47,10 +47,13 @@ def losses(departures: Iterable[Departure], *, account_before: int, pinned: str)
 
 
 def since_checkpoint(baseline: Snapshot, now: Sequence[tuple[bytes, int]]) -> list[Departure]:
-    """Departures by counts alone, for a run that goes on from a checkpoint, which may have seen part of a loss."""
+    """Departures by counts alone, for a run that goes on from a checkpoint, which may have seen part of a loss.
+
+    Not of local mailboxes: what leaves them has come to the server's.
+    """
     counts = dict(now)
     return [
         Departure(record.mailbox.raw_name, record.mailbox.name, record.messages, record.messages - left)
         for record in baseline.mailboxes
-        if (left := counts.get(record.mailbox.raw_name, 0)) < record.messages
+        if not record.local and (left := counts.get(record.mailbox.raw_name, 0)) < record.messages
     ]
