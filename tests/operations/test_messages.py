@@ -58,6 +58,29 @@ def test_large_messages_come_back_and_have_the_same_id(
     assert whole(other.load(large.id)) == raw
 
 
+@pytest.mark.parametrize("limit", [module.IN_MEMORY, 10])
+def test_what_a_message_is_stored_in_can_be_told_without_storing_it(
+    repository: Repository, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "IN_MEMORY", limit)
+    taken: set[bytes] = set()
+    put = repository.put
+    monkeypatch.setattr(repository, "put", lambda blob, kind, data: taken.add(blob) or put(blob, kind, data))
+    attached = message("With files", attachments=[Attachment("a.pdf", noise(1, 50_000), "application/pdf")])
+    store = MessageStore(repository)
+
+    for raw in [attached, *nasty_mail().values(), *nasty_octets().values()]:
+        taken.clear()
+        body = Chunks(raw) if limit < len(raw) else raw
+        told, blobs = store.blobs_of(body)
+        stored = store.store(body)
+        assert told == stored.id
+        assert taken <= blobs
+        assert store.id_of(body) == stored.id
+        repository.flush()
+        assert repository.packs_of(blobs)  # each of them is there
+
+
 def test_a_message_larger_than_memory_should_hold_is_given_in_chunks(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
