@@ -20,7 +20,8 @@ from typing import NamedTuple
 import msgspec
 
 from backupd.mail.flags import from_mbox_status, normalise
-from backupd.model import Flags, Mailbox
+from backupd.mail.line_ends import canonical
+from backupd.model import Body, Flags, Mailbox
 from backupd.sources.local import ledger, mbox_reader
 from backupd.sources.local.base import LocalMessage, LocalProblem
 from backupd.sources.local.body import body_of
@@ -34,6 +35,7 @@ SUFFIXES = (".mbox", ".mbx", ".mbs")
 _BESIDE = (f".{ledger.MAILBOX}", f".{ledger.MESSAGES}")
 _FIELD = re.compile(rb"(?m)^([!-9;-~]+)[ \t]*:((?:[^\n]|\n[ \t])*)\n")
 _OWN = {b"status", b"x-status", b"x-keywords", b"x-uid", b"x-imap", b"x-imapbase"}
+_MAYBE_OWN = re.compile(rb"(?:\A|\n)(?:Status|X-Status|X-Keywords|X-UID|X-IMAP)", re.IGNORECASE)
 _NO_MESSAGE = re.compile(rb"(?mi)^subject: *DON'T DELETE THIS MESSAGE -- FOLDER INTERNAL DATA")
 
 
@@ -51,7 +53,7 @@ Cleaner = Callable[[bytes], Cleaned]
 
 def clean_status(header: bytes) -> Cleaned:
     """Takes out what mbox programs write. Content-Length goes where there is anything else of theirs."""
-    if b"tatus" not in header and b"X-K" not in header and b"X-I" not in header and b"X-U" not in header:
+    if not _MAYBE_OWN.search(header):
         return Cleaned(header)
     said: dict[bytes, bytes] = {}
     spans = []
@@ -111,7 +113,7 @@ def messages_of(
             header = piece.header if exact else cleaned.header
             yield LocalMessage(
                 mailboxes=boxes_of(piece.header) if boxes_of else (box,),
-                body=body_of(functools.partial(_chunks, header, piece), exact=exact or note is not None),
+                body=_body(header, piece, exact=exact or note is not None),
                 place=f"{place}, octet {piece.offset:,}",
                 flags=note.flags if note else cleaned.flags if flags is None else flags,
                 internaldate=note.internaldate if note else b"",
@@ -123,8 +125,10 @@ def messages_of(
         yield LocalProblem(box, place, reason(error))
 
 
-def _chunks(header: bytes, piece: Piece) -> Iterator[bytes]:
-    return chain([header], piece.rest())
+def _body(header: bytes, piece: Piece, *, exact: bool) -> bytes | Body:
+    if piece.small is not None:
+        return header + piece.small if exact else canonical(header + piece.small)
+    return body_of(lambda: chain([header], piece.rest()), exact=exact)
 
 
 def is_mbox(path: Path) -> bool:
