@@ -188,7 +188,8 @@ class Pull:
         _, unknown = self._match(listing)
         self._observer(Plan(self._account, len(unknown)))
         unknown = self._recognise(session, unknown)
-        self._retrieve(session, [each for each in unknown if _key(each) not in self._problems])
+        if not self._stop.is_set():
+            self._retrieve(session, [each for each in unknown if _key(each) not in self._problems])
         if self._stop.is_set():
             raise Interrupted("stopped", subject=self._account, remedy="what was read is kept; the next run goes on")
         if not self._hides:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from backupd.errors import ConnectionFailed, LoginRefused, ServerError
 from backupd.wire.imap_commands import string
-from backupd.wire.stream import show
+from backupd.wire.stream import show, without
 
 if TYPE_CHECKING:
     from backupd.wire.imap_connection import Answer, ImapConnection
@@ -33,7 +33,8 @@ def log_in(connection: ImapConnection, settings: ImapSettings) -> None:
             name, word = string(settings.username.encode()), string(secret.encode())
             answer = connection.wait(connection.send(b"LOGIN", name, word))
     if answer.status.kind != b"OK":
-        raise _refused(answer, settings, secret)
+        said = () if mechanism == b"LOGIN" else (base64.b64encode(_initial(mechanism, settings, secret)),)
+        raise _refused(answer, settings, (secret.encode(), *said))
     connection.learn_capabilities(answer)
 
 
@@ -76,9 +77,10 @@ def _sasl(connection: ImapConnection, mechanism: bytes, initial: bytes) -> Answe
     return connection.wait(tag)
 
 
-def _refused(answer: Answer, settings: ImapSettings, secret: str) -> ServerError:
+def _refused(answer: Answer, settings: ImapSettings, secrets: tuple[bytes, ...]) -> ServerError:
+    """secrets: what the server may repeat, and nobody shall see, not even the half of it that a cut would leave."""
     status = answer.status
-    text = show(status.text).replace(secret, "***") if secret else show(status.text)
+    text = show(without(status.text, secrets))
     lowered = text.lower()
     if status.code in TRANSIENT_CODES or any(word in lowered for word in _TRANSIENT_WORDS):
         return ConnectionFailed(

@@ -16,7 +16,8 @@ from backupd.wire.stream import connect as connected
 _TIMESTAMP = re.compile(rb"<[!-;=?-~]+>")
 _LATER_CODES = frozenset({"IN-USE", "LOGIN-DELAY", "SYS/TEMP"})
 _LATER_WORDS = re.compile(
-    r"in use|is locked|lock on|already locked|maildrop lock|mailbox lock|busy|try (?:it )?(?:again|later)|too many|"
+    r"in use|is locked|lock on|already locked|\block (?:the )?mail|maildrop lock|mailbox lock|busy|"
+    r"try (?:it )?(?:again|later)|too many|"
     r"temporar|too frequent|minimum interval|exceeded the login limit",
     re.IGNORECASE,
 )
@@ -55,15 +56,20 @@ class Pop3Connection:
 
     def lines(self, command: bytes) -> list[bytes] | None:
         """The lines that a command brings; None where the server refuses it."""
-        if not self.command(command).ok:
-            return None
+        return self.text_lines() if self.command(command).ok else None
+
+    def text_lines(self) -> list[bytes]:
+        """The lines after a status line, one by one."""
         text = self.text()
         octets = text if isinstance(text, bytes) else b"".join(text.chunks())
         return octets.splitlines()
 
     def learn_capabilities(self) -> None:
         """CAPA (RFC 2449, 5)."""
-        words = [line.decode("ascii", "replace").split() for line in self.lines(b"CAPA") or ()]
+        lines = self.lines(b"CAPA")
+        if lines is None:  # some refuse it after login: what they said before still holds
+            return
+        words = [line.decode("ascii", "replace").split() for line in lines]
         self.capabilities = {each[0].upper(): tuple(each[1:]) for each in words if each}
 
     def has(self, name: str) -> bool:
@@ -79,10 +85,15 @@ class Pop3Connection:
         self.stream.close()
 
 
+def may_pass(reply: Reply) -> bool:
+    """Whether what was refused may be granted later."""
+    return reply.code in _LATER_CODES or (not reply.code and bool(_LATER_WORDS.search(reply.text)))
+
+
 def refusal(what: str, reply: Reply, address: str, capabilities: dict[str, tuple[str, ...]]) -> ServerError:
     """See Pop3Connection.refusal. what: such as "the server refused the login"."""
     said = f"{what}: {reply.text or 'it gives no reason'}"
-    if reply.code in _LATER_CODES or (not reply.code and _LATER_WORDS.search(reply.text)):
+    if may_pass(reply):
         delay = next(iter(capabilities.get("LOGIN-DELAY", ())), "")
         pause = float(delay) if reply.code == "LOGIN-DELAY" and delay.isdigit() else None
         return ConnectionFailed(

@@ -23,8 +23,10 @@ def log_in(connection: Pop3Connection, settings: Pop3Settings) -> None:
     if any(end in settings.username + secret for end in "\r\n\0"):
         raise LoginRefused("user name or password has a line end in it", subject=settings.address, remedy="remove it")
     way = _way(connection, settings)
+    connection.stream.secrets = (secret.encode(),)
     if way == "apop":
         digest = hashlib.md5(connection.timestamp + secret.encode(), usedforsecurity=False).hexdigest()
+        connection.stream.secrets += (digest.encode(),)
         reply = connection.command(f"APOP {settings.username} {digest}".encode())
     elif way == "user":
         reply = connection.command(f"USER {settings.username}".encode())
@@ -36,7 +38,7 @@ def log_in(connection: Pop3Connection, settings: Pop3Settings) -> None:
         blob = f"user={settings.username}\1auth=Bearer {secret}\1\1".encode()
         reply = _sasl(connection, b"XOAUTH2", blob)
     if not reply.ok:
-        raise _refused(connection, settings, reply, secret)
+        raise _refused(connection, settings, reply)
 
 
 def _way(connection: Pop3Connection, settings: Pop3Settings) -> str:
@@ -54,18 +56,19 @@ def _way(connection: Pop3Connection, settings: Pop3Settings) -> str:
 def _sasl(connection: Pop3Connection, mechanism: bytes, blob: bytes) -> Reply:
     """In two steps, which every server takes: Exchange refuses the initial response of XOAUTH2 with the command."""
     reply = connection.command(b"AUTH " + mechanism)
-    if not reply.ok:  # "+", and from some servers "+OK"
+    if not (reply.asks or reply.ok):  # "+", and from some servers "+OK"
         return reply
-    reply = connection.command(base64.b64encode(blob))
-    if reply.raw[:1] == b"+" and reply.raw[:3].upper() != b"+OK":
+    encoded = base64.b64encode(blob)
+    connection.stream.secrets += (encoded,)
+    reply = connection.command(encoded)
+    if reply.asks:
         reply = connection.command(b"")  # the reason came as a challenge; the refusal follows (RFC 7628, 3.2.3)
     return reply
 
 
-def _refused(connection: Pop3Connection, settings: Pop3Settings, reply: Reply, secret: str) -> ServerError:
-    text = reply.text.replace(secret, "***") if secret else reply.text
+def _refused(connection: Pop3Connection, settings: Pop3Settings, reply: Reply) -> ServerError:
     what = f"the server refused the login of {settings.username}"
-    error = connection.refusal(what, reply._replace(text=text))
+    error = connection.refusal(what, reply)
     if isinstance(error, ConnectionFailed):
         return error
     return LoginRefused(

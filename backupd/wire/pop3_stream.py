@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from backupd.errors import ProtocolError
 from backupd.wire.spool import Spool, SpooledBody
-from backupd.wire.stream import SPOOL_ABOVE, Stream, show
+from backupd.wire.stream import SPOOL_ABOVE, Stream, show, without
 
 _LONGEST_STATUS = 8192
 """Octets: RFC 2449, 4 allows 512."""
@@ -21,31 +21,41 @@ _PIECE_OCTETS = 1 << 16
 
 
 class Reply(NamedTuple):
-    """A status line. code: the response code without brackets, upper case (RFC 2449, 8), such as "IN-USE"."""
+    """A status line. ok: +OK and nothing else; what QUIT confirms hangs on it.
+
+    code: the response code without brackets, upper case (RFC 2449, 8), such as "IN-USE".
+    """
 
     ok: bool
     code: str
     text: str
     raw: bytes
 
+    @property
+    def asks(self) -> bool:
+        """Whether it is no end, but a challenge (RFC 5034, 4)."""
+        return not self.ok and self.raw[:1] == b"+"
+
 
 class Pop3Stream(Stream):
     """Answers of a POP3 server."""
 
     upgrade = "STLS"
+    secrets: tuple[bytes, ...] = ()
+    """What no reply and no error may show, even where the server repeats it."""
 
     def reply(self) -> Reply:
         """The next status line. Raises ConnectionLost, or ProtocolError when it is none."""
         line = self.line()
         ok = line[:3].upper() == b"+OK"
         if not (ok or line[:4].upper() == b"-ERR" or line[:1] == b"+") or len(line) > _LONGEST_STATUS:
-            raise self.broken(ProtocolError(f"an answer that cannot be read: {show(line)!r}"))
-        rest = line[4:].strip() if ok else line[5:].strip()
+            raise self.broken(ProtocolError(f"an answer that cannot be read: {show(without(line, self.secrets))!r}"))
+        rest = line[4:].strip() if ok else without(line[5:].strip(), self.secrets)
         text = show(rest)
         code = ""
         if rest.startswith(b"[") and b"]" in rest:
             code = show(rest[1 : rest.index(b"]")]).upper()
-        return Reply(ok or line[:2] in (b"+ ", b"+"), code, text, line)
+        return Reply(ok, code, text, line)
 
     def text(self) -> bytes | SpooledBody:
         """The lines that follow a status line, without the dot at their end, and without dot-stuffing. In a file when

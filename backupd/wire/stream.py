@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from backupd.errors import ConnectionFailed, ConnectionLost, ProtocolError, ServerError
@@ -181,6 +181,13 @@ def show(octets: bytes, limit: int = 200) -> str:
     """Octets of a server for an error message: one line, no control characters, not too long."""
     text = octets[:limit].decode("utf-8", "replace")
     return "".join(character if character.isprintable() else "?" for character in text).strip()
+
+
+def without(octets: bytes, secrets: Iterable[bytes]) -> bytes:
+    """The octets with every secret in them hidden. To be done before `show`, which may cut one in the middle."""
+    for secret in filter(None, secrets):
+        octets = octets.replace(secret, b"***")
+    return octets
 
 
 def _reason(error: OSError) -> str:

@@ -15,9 +15,12 @@ from backupd.operations.state import State
 from backupd.repository import segments
 from backupd.repository.keys import Secrets
 from backupd.repository.repository import Repository
+from backupd.sources.pop3.source import Pop3Source
+from backupd.wire.pop3_settings import Pop3Settings
 from tests.support.mail import message, nasty_mail, nasty_octets
 from tests.support.memory_storage import MemoryStorage
 from tests.support.reading import contents, newest
+from tests.support.scripted_pop3 import CAPABILITIES, PASSWORD, USER, Scripted, ScriptedPop3
 from tests.support.simulated_pop3 import Session, SimulatedPop3
 
 Pull = Callable[..., BackupReport]
@@ -380,6 +383,26 @@ def test_an_interrupted_pull_goes_on_where_it_was(
 
     assert server.count("RETR") == report.new < 5
     assert bodies(repository) == sorted(mails(10))
+
+
+@pytest.mark.parametrize("capabilities", [CAPABILITIES, ("TOP", "UIDL")], ids=["pipelined", "one by one"])
+def test_a_pull_that_is_stopped_among_headers_takes_none_for_a_message(
+    repository: Repository, state: State, capabilities: tuple[str, ...]
+) -> None:
+    old, fresh = mails(30), message("New", "a body that is in no header\r\n")
+    script = Scripted(mail=[(b"a%d" % number, raw) for number, raw in enumerate(old)], capabilities=capabilities)
+    stop = threading.Event()
+    with ScriptedPop3(script) as server:
+        source = Pop3Source(Pop3Settings(server.host, USER, PASSWORD, port=server.port, tls="none", timeout=10))
+        pull(repository, source, "bob", state=state)
+        script.mail = [(b"new", fresh), *((b"b%d" % number, raw) for number, raw in enumerate(old))]
+        script.before = lambda line: stop.set() if line.startswith(b"TOP 5 ") else None
+        with pytest.raises(Interrupted):
+            pull(repository, source, "bob", state=state, stop=stop)
+
+        assert pull(repository, source, "bob", state=state).complete
+
+    assert bodies(repository) == sorted([*old, fresh])
 
 
 def test_no_dele_is_ever_sent_without_delete_after(take: Pull, server: SimulatedPop3) -> None:

@@ -209,6 +209,17 @@ def test_a_server_that_repeats_the_password_cannot_make_us_tell_it(
     assert PASSWORD not in repr(settings(server))
 
 
+@pytest.mark.parametrize("before", [b"", b"x" * 195])
+def test_a_server_that_repeats_what_was_sent_cannot_make_us_tell_half_of_it(before: bytes) -> None:
+    sent = base64.b64encode(f"\0{USER}\0{PASSWORD}".encode())
+    with ScriptedImap(capabilities=b"IMAP4rev1 AUTH=PLAIN SASL-IR") as server:
+        server.on(rb"AUTHENTICATE", b"%%TAG%% NO %b%b %b\r\n" % (before, PASSWORD.encode(), sent))
+        with pytest.raises(LoginRefused) as refused:
+            connect(settings(server))
+    assert PASSWORD[:5] not in told_by(refused.value)
+    assert sent.decode()[:12] not in told_by(refused.value)
+
+
 def test_sasl_in_one_round_trip_where_the_server_can() -> None:
     with ScriptedImap() as server:
         connect(settings(server, password=SECRET)).close()

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from backupd.sources.base import Identity
 from backupd.sources.pop3.base import Header, Listed, Refused, Retrieved
-from backupd.wire.pop3_connection import Pop3Connection, names_of
+from backupd.wire.pop3_connection import Pop3Connection, may_pass, names_of
 from backupd.wire.spool import SpooledBody
 
 WINDOW = 64
@@ -20,6 +20,12 @@ LONGEST_UIDL = 4096
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+
+
+def _numbered(line: bytes) -> tuple[int, bytes]:
+    """The number a line of LIST or UIDL begins with, and the rest; 0 for what can be no number."""
+    number, _, rest = line.strip().partition(b" ")
+    return (int(number) if number.isdigit() and len(number) < 10 else 0), rest
 
 
 class Session:
@@ -43,20 +49,28 @@ class Session:
 
     def listing(self) -> list[Listed]:
         """All messages, by number."""
-        listed = self._connection.lines(b"LIST")
-        if listed is None:
-            raise self._connection.refusal("the server does not list the mailbox", self._connection.command(b"STAT"))
+        connection = self._connection
+        reply = connection.command(b"LIST")
+        if not reply.ok:
+            if connection.command(b"STAT").text.split()[:1] == ["0"]:  # some refuse to list what is empty
+                return []
+            raise connection.refusal("the server does not list the mailbox", reply)
         sizes = {}
-        for line in listed:
-            number, _, rest = line.strip().partition(b" ")
-            if number.isdigit() and int(number) > 0:
+        for line in connection.text_lines():
+            number, rest = _numbered(line)
+            if number:
                 size = rest.split()[0] if rest.split() else b""
-                sizes[int(number)] = int(size) if size.isdigit() and len(size) < 16 else -1
+                sizes[number] = int(size) if size.isdigit() and len(size) < 16 else -1
+        if not sizes:
+            return []
         names = {}
-        for line in self._connection.lines(b"UIDL") or () if sizes else ():
-            number, _, name = line.strip().partition(b" ")
-            if number.isdigit() and int(number) in sizes and len(name) <= LONGEST_UIDL:
-                names[int(number)] = name.strip()
+        reply = connection.command(b"UIDL")
+        if not reply.ok and may_pass(reply):
+            raise connection.refusal("the server does not name its messages", reply)
+        for line in connection.text_lines() if reply.ok else ():
+            number, name = _numbered(line)
+            if number in sizes and len(name) <= LONGEST_UIDL:
+                names[number] = name.strip()
         return [Listed(number, names.get(number, b""), sizes[number]) for number in sorted(sizes)]
 
     def headers(self, numbers: Iterable[int]) -> Iterator[Header]:
@@ -65,8 +79,14 @@ class Session:
         def answer(number: int, again: bool) -> Header:
             if not self._connection.reply().ok:
                 return Header(number, None)
+            end = b"\n" if self._connection.stream.bare else b"\r\n"
             text = self._connection.text()
-            return Header(number, text if isinstance(text, bytes) else None)
+            if not isinstance(text, bytes):
+                return Header(number, None)
+            if text.startswith(end):
+                return Header(number, end)
+            head, empty, _ = text.partition(end * 2)  # some give of the body too, though asked for none of it
+            return Header(number, head + empty)
 
         return self._pipelined(numbers, lambda number: b"TOP %d 0" % number, lambda number: 0, answer)
 
@@ -81,8 +101,9 @@ class Session:
             return Refused(listed.number, f"the server does not give it: {reply.text or 'no reason is given'}")
         body = self._connection.text()
         size = body.size if isinstance(body, SpooledBody) else len(body)
-        if not size and listed.size > 0:  # Exchange does so, now and then
-            said = f"the server lists {listed.size:,} octets and gives none"
+        if not size and listed.size:  # Exchange does so, now and then
+            lists = f"{listed.size:,}" if listed.size > 0 else "an unknown number of"
+            said = f"the server lists {lists} octets and gives none"
             return Refused(listed.number, said) if again else None
         if listed.size < 0 or size == listed.size:
             return Retrieved(listed.number, body)
@@ -109,27 +130,37 @@ class Session:
         todo = deque(items)
         waiting: deque[Item] = deque()
         octets = 0
-        while todo or waiting:
-            if len(waiting) <= most // 2:
-                commands = []
-                while todo and len(waiting) < most and (not waiting or octets + weigh(todo[0]) <= WINDOW_OCTETS):
-                    waiting.append(todo.popleft())
-                    octets += weigh(waiting[-1])
-                    commands.append(command(waiting[-1]))
-                if commands:
-                    self._connection.send(*commands)
-            item = waiting.popleft()
-            octets -= weigh(item)
-            found = answer(item, False)
-            if found is not None:
-                yield found
-                continue
-            # Asked once more behind all that is under way, and read ahead of it: answers come in the order of commands.
-            self._connection.send(command(item))
-            under_way = [answer(each, True) for each in waiting]
-            octets -= sum(map(weigh, waiting))
-            waiting.clear()
-            yield from (each for each in (answer(item, True), *under_way) if each is not None)
+        try:
+            while todo or waiting:
+                if len(waiting) <= most // 2:
+                    commands = []
+                    while todo and len(waiting) < most and (not waiting or octets + weigh(todo[0]) <= WINDOW_OCTETS):
+                        waiting.append(todo.popleft())
+                        octets += weigh(waiting[-1])
+                        commands.append(command(waiting[-1]))
+                    if commands:
+                        self._connection.send(*commands)
+                found = answer(waiting[0], False)
+                item = waiting.popleft()
+                octets -= weigh(item)
+                if found is not None:
+                    yield found
+                    continue
+                # Asked once more when all that is under way has been read: answers come in the order of commands.
+                held: list[tuple[Item, Answer | None]] = [(item, None)]
+                while waiting:
+                    found = answer(waiting[0], False)
+                    held.append((waiting.popleft(), found))
+                octets = 0
+                for item, found in held:
+                    if found is None:
+                        self._connection.send(command(item))
+                        found = answer(item, True)
+                    if found is not None:
+                        yield found
+        finally:
+            if waiting:  # nobody will read these answers, and they must not be taken for those of other commands
+                self._connection.close()
 
     def delete(self, number: int) -> bool:
         """DELE. It goes with `quit`."""
