@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from backupd.config.daemon import Hours, Maintenance
 from backupd.config.secrets import KeyFile, Name, Secret
 from backupd.config.sections import Address, FilePath, Seconds, Section, wrong
 from backupd.config.servers import ImapConfig, Pop3Config
@@ -183,6 +184,10 @@ class AccountConfig(Section):
     """Which mailboxes are backed up."""
     schedule: Schedule | None = None
     """When the daemon takes snapshots: "every 15 minutes", a cron line of five fields, or "continuous"."""
+    watch: tuple[Name, ...] = Field(default=("INBOX",), strict=False, min_length=1)
+    """With "continuous": mailboxes whose changes are waited for, where the server cannot tell of all (no NOTIFY)."""
+    poll: Duration = timedelta(minutes=15)
+    """With "continuous": how often all mailboxes are looked at besides."""
     objective: Duration | None = None
     """Oldest acceptable snapshot, such as 1h; status and audit say when it is missed."""
 
@@ -202,6 +207,16 @@ class Config(Section):
     """Folder for local state; all of it can be rebuilt."""
     concurrency: int = Field(default=3, ge=1, le=64)
     """Accounts that are backed up at the same time, each over connections of its own."""
+    connections_per_host: int = Field(default=32, ge=1, le=10_000)
+    """Connections to one mail server that backups of all accounts may have open at once."""
+    memory_mib: int = Field(default=256, ge=32, le=1_000_000, alias="memory")
+    """MiB of memory for the mail that is under way in all accounts together."""
+    schedule: Schedule = "every 15 minutes"
+    """When the daemon takes snapshots of accounts that have no schedule of their own."""
+    quiet_hours: tuple[Hours, ...] = Field(default=(), strict=False)
+    """Hours of the day, such as 08:00-18:00, in which the daemon begins nothing by itself."""
+    maintenance: Maintenance = Maintenance()
+    """What the daemon does with the repository beside backups."""
     repository: RepositoryConfig
     """Where the archive is, and what opens it."""
     copies: tuple[Copy, ...] = Field(default=(), strict=False)

@@ -114,11 +114,15 @@ def open_state(config: Config) -> State:
     return State(Path(config.state_dir))
 
 
-def open_source(config: Config, account: str) -> Source:
-    """Where the account's mail is read from by IMAP. Raises UsageError for an unknown account, ConfigError."""
+def open_source(config: Config, account: str, connections: int | None = None) -> Source:
+    """Where the account's mail is read from by IMAP. connections: fewer at once than configured.
+
+    Raises UsageError for an unknown account, ConfigError.
+    """
     from backupd.sources.imap.source import ImapSource
 
-    return ImapSource(imap_settings(config, account), _imap(config, account).connections)
+    configured = _imap(config, account).connections
+    return ImapSource(imap_settings(config, account), min(configured, connections or configured))
 
 
 def open_pop3(config: Config, account: str) -> Pop3Source:

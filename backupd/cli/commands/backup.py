@@ -6,19 +6,18 @@ import sys
 import threading
 import traceback
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from backupd.cli import output
 from backupd.cli.context import INTERRUPTED, Context, Here
-from backupd.errors import BackupdError, ServerError
+from backupd.errors import BackupdError
 
 if TYPE_CHECKING:
+    from backupd.operations.accounts import Accounts
     from backupd.operations.backup import BackupReport
     from backupd.operations.events import Observer
     from backupd.operations.state import State
-    from backupd.repository.repository import Repository
 
 FAILED = 1
 INCOMPLETE = 3
@@ -33,6 +32,7 @@ def command(*accounts: str, context: Here) -> int:
         Their names in the configuration; none means all.
     """
     from backupd.cli.progress import shown
+    from backupd.operations.accounts import Accounts
 
     context.not_at_a_copy("backup")
     names = list(dict.fromkeys(accounts)) or list(context.config.accounts)
@@ -42,13 +42,14 @@ def command(*accounts: str, context: Here) -> int:
         context.state() as state,
         shown(context) as observer,
         context.stopping() as stop,
-        _Runner(context, state, observer, stop) as runner,
+        Accounts(context.open_repository, state) as opened,
         ThreadPoolExecutor(context.config.concurrency, thread_name_prefix="account") as pool,
     ):
+        runner = _Runner(context, opened, observer, stop)
         given = pool.map(runner.run, names)
         results = {name: result for name, result in zip(names, given, strict=True) if result is not None}
-        stored = runner.bytes_stored
-        unlocked = None if stop.is_set() else runner.renew_locks()
+        stored = opened.bytes_stored
+        unlocked = None if stop.is_set() else runner.renew_locks(state)
     code = INTERRUPTED if stop.is_set() else exit_code([*results.values(), *([unlocked] if unlocked else [])])
     if context.json:
         runs = [_document(name, result) for name, result in results.items()]
@@ -64,94 +65,38 @@ def command(*accounts: str, context: Here) -> int:
 
 
 class _Runner:
-    """Runs accounts on one open repository, from several threads. It is opened anew after a failure of its own: its
-    writer may be unusable, and the next account must not suffer from that."""
+    """Runs accounts, from several threads, and has what came of each instead of an exception."""
 
-    def __init__(self, context: Context, state: State, observer: Observer, stop: threading.Event) -> None:
-        self._context, self._state, self._observer, self._stop = context, state, observer, stop
-        self._lock = threading.Lock()
-        self._opened = ExitStack()
-        self._repositories: list[Repository] = []
-        # Opened here, so that a wrong passphrase or a missing repository is said once, and not for every account.
-        self._usable: Repository | None = self._open()
+    def __init__(self, context: Context, accounts: Accounts, observer: Observer, stop: threading.Event) -> None:
+        self._context, self._accounts, self._observer, self._stop = context, accounts, observer, stop
 
-    def __enter__(self) -> _Runner:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._opened.close()
-
-    def _open(self) -> Repository:
-        repository = self._opened.enter_context(self._context.open_repository())
-        self._repositories.append(repository)
-        return repository
-
-    @property
-    def bytes_stored(self) -> int:
-        """Octets added to the repository's packs by all accounts."""
-        return sum(repository.bytes_stored for repository in self._repositories)
-
-    def renew_locks(self) -> BackupdError | None:
+    def renew_locks(self, state: State) -> BackupdError | None:
         """Keep the locks of what is stored from running out; what it failed of."""
         from backupd.operations.locks import renew_locks
 
         try:
-            if self._repositories[-1].storage.locks:
-                renew_locks(self._repositories[-1].storage, self._state, datetime.now(UTC), stop=self._stop)
+            repository = self._accounts.take()
+            try:
+                if repository.storage.locks:
+                    renew_locks(repository.storage, state, datetime.now(UTC), stop=self._stop)
+            finally:
+                self._accounts.give_back(repository, failed=False)
         except BackupdError as error:
             return error
         return None
 
     def run(self, name: str) -> BackupReport | BackupdError | None:
         """What came of the account; None when we were stopped before."""
-        from backupd.operations.backup import backup, pull
-        from backupd.operations.opening import open_copies, open_pop3, open_source
-        from backupd.operations.selection import Selection
-
         if self._stop.is_set():
             return None
-        repository: Repository | None = None
         try:
-            with self._lock:
-                repository = self._usable = self._usable or self._open()
-            account = self._context.config.account(name)
-            if account.pop3 is not None:
-                return pull(
-                    repository,
-                    open_pop3(self._context.config, name),
-                    name,
-                    state=self._state,
-                    delete_after=account.pop3.delete_after,
-                    copies=lambda: open_copies(self._context.config),
-                    observer=self._observer,
-                    stop=self._stop,
-                )
-            chosen = account.mailboxes
-            return backup(
-                repository,
-                open_source(self._context.config, name),
-                name,
-                state=self._state,
-                selection=Selection(tuple(chosen.include), tuple(chosen.exclude)),
-                observer=self._observer,
-                stop=self._stop,
-            )
-        except ServerError as error:
-            return error
+            return self._accounts.back_up(self._context.config, name, observer=self._observer, stop=self._stop)
         except BackupdError as error:
-            self._give_up(repository)
             return error
         except Exception as error:  # noqa: BLE001 - even a bug in one account's run must not cost the others theirs
             if self._context.debug:
                 traceback.print_exception(error, file=sys.stderr)
-            self._give_up(repository)
             return output.bug(error)
-
-    def _give_up(self, repository: Repository | None) -> None:
-        """Use it no more. It is closed at the end: other accounts may be at work on it."""
-        with self._lock:
-            if self._usable is repository:
-                self._usable = None
 
 
 def exit_code(results: list[BackupReport | BackupdError]) -> int:

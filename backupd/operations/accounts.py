@@ -1,0 +1,142 @@
+"""Backups of many accounts on one open repository, from several threads: what `backup` and the daemon have in common.
+
+The repository is opened once, for opening it takes the memory and the time that a passphrase is meant to cost, and all
+accounts share what is known of stored blobs. After a failure of its own it is opened anew: its writer may be unusable,
+and the next account must not suffer from that.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from backupd.errors import Busy, ConfigError, ServerError, UsageError
+from backupd.operations.backup import BackupReport, backup, pull
+from backupd.operations.events import Observer, ignore
+from backupd.operations.opening import open_copies, open_pop3, open_source
+from backupd.operations.selection import Selection
+from backupd.operations.state import State
+from backupd.repository.repository import Repository
+
+if TYPE_CHECKING:
+    from backupd.config import Config
+
+
+class Accounts:
+    """Runs backups of accounts. Close it when none is under way."""
+
+    def __init__(self, open_repository: Callable[[], Repository], state: State) -> None:
+        """Opens the repository, so that a wrong passphrase is said once, and not for every account.
+
+        Raises NoRepository, WrongKey, ConfigError, StorageError.
+        """
+        self._open, self._state = open_repository, state
+        self._lock = threading.Lock()
+        self._users: dict[Repository, int] = {}
+        self._stored_by_closed = 0
+        self._usable: Repository | None = self._opened()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the repository."""
+        with self._lock:
+            repositories, self._users, self._usable = list(self._users), {}, None
+        for repository in repositories:
+            repository.close()
+
+    def _opened(self) -> Repository:
+        repository = self._open()
+        self._users[repository] = 0
+        return repository
+
+    @property
+    def bytes_stored(self) -> int:
+        """Octets added to the repository's packs by all accounts so far."""
+        with self._lock:
+            return self._stored_by_closed + sum(repository.bytes_stored for repository in self._users)
+
+    def take(self) -> Repository:
+        """The repository, for use until it is given back. Raises what opening it raises."""
+        with self._lock:
+            repository = self._usable = self._usable or self._opened()
+            self._users[repository] += 1
+            return repository
+
+    def give_back(self, repository: Repository, *, failed: bool) -> None:
+        """Of a repository that failed, nobody takes up the use any more; the last to use it closes it."""
+        with self._lock:
+            if failed and self._usable is repository:
+                self._usable = None
+            if repository not in self._users:  # all was closed meanwhile
+                return
+            self._users[repository] -= 1
+            done = not self._users[repository] and self._usable is not repository
+            if done:
+                del self._users[repository]
+                self._stored_by_closed += repository.bytes_stored
+        if done:
+            repository.close()
+
+    def back_up(
+        self,
+        config: Config,
+        account: str,
+        *,
+        connections: int | None = None,
+        observer: Observer = ignore,
+        stop: threading.Event | None = None,
+    ) -> BackupReport:
+        """Take a snapshot of an account now. connections: fewer than configured, if this is what may be used now.
+
+        Raises what operations.backup.backup() raises, and what opening the repository raises.
+        """
+        repository, failed = self.take(), True
+        try:
+            report = self._run(repository, config, account, connections, observer, stop)
+            failed = False
+            return report
+        except (ServerError, Busy, ConfigError, UsageError):
+            failed = False  # not of the repository, which is as good as before
+            raise
+        finally:
+            self.give_back(repository, failed=failed)
+
+    def _run(
+        self,
+        repository: Repository,
+        config: Config,
+        account: str,
+        connections: int | None,
+        observer: Observer,
+        stop: threading.Event | None,
+    ) -> BackupReport:
+        found = config.account(account)
+        if found.pop3 is not None:
+            return pull(
+                repository,
+                open_pop3(config, account),
+                account,
+                state=self._state,
+                delete_after=found.pop3.delete_after,
+                copies=lambda: open_copies(config),
+                observer=observer,
+                stop=stop,
+            )
+        return backup(
+            repository,
+            open_source(config, account, connections),
+            account,
+            state=self._state,
+            selection=Selection(tuple(found.mailboxes.include), tuple(found.mailboxes.exclude)),
+            observer=observer,
+            stop=stop,
+        )
