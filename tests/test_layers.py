@@ -11,7 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 _BELOW_SOURCES = {"wire", "mail", "repository", "storage"}
 MAY_IMPORT: dict[str, set[str]] = {
-    "cli": {"config", "operations", "sources", "targets", *_BELOW_SOURCES},
+    "cli": {"config", "daemon", "operations", "sources", "targets", *_BELOW_SOURCES},
+    "daemon": {"config", "operations", "sources", "targets", *_BELOW_SOURCES},
     "operations": {"config", "sources", "targets", *_BELOW_SOURCES},
     "sources": _BELOW_SOURCES,
     "targets": _BELOW_SOURCES,

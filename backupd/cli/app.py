@@ -38,6 +38,7 @@ COMMANDS = (
     ("ls", _LOOK, "List a snapshot's mailboxes, or the messages of one."),
     ("show", _LOOK, "Show a message: its header and parts, or its exact bytes."),
     ("diff", _LOOK, "Show what changed between two snapshots."),
+    ("run", _BACK_UP, "Run as a daemon: snapshots on schedule, care for the repository, word of trouble."),
     ("status", _LOOK, "Show for each account when it was backed up last, and whether that is good enough."),
 )
 

@@ -62,7 +62,7 @@ class Maintenance(Section):
     """When snapshots are forgotten that retention does not keep; without retention, nothing is."""
     prune: JobSchedule = "23 3 * * *"
     """When what no snapshot needs is removed, and small packs are merged."""
-    copy_: JobSchedule = Field(default="every hour", alias="copy")
+    copies: JobSchedule = "every hour"
     """When the copies are brought up to date."""
     audits: tuple[AuditJob, ...] = Field(default=(AuditJob(level="metadata", schedule="53 4 * * *"),), strict=False)
     """Audits, each with a schedule of its own."""

@@ -19,6 +19,7 @@ from backupd.config.daemon import Hours, Maintenance
 from backupd.config.secrets import KeyFile, Name, Secret
 from backupd.config.sections import Address, FilePath, Seconds, Section, wrong
 from backupd.config.servers import ImapConfig, Pop3Config
+from backupd.config.sizes import Size
 from backupd.config.times import Duration, Schedule
 from backupd.errors import UsageError
 
@@ -209,8 +210,8 @@ class Config(Section):
     """Accounts that are backed up at the same time, each over connections of its own."""
     connections_per_host: int = Field(default=32, ge=1, le=10_000)
     """Connections to one mail server that backups of all accounts may have open at once."""
-    memory_mib: int = Field(default=256, ge=32, le=1_000_000, alias="memory")
-    """MiB of memory for the mail that is under way in all accounts together."""
+    memory: Size = 256 << 20
+    """Memory for the mail that is under way in all accounts together, such as 256MiB."""
     schedule: Schedule = "every 15 minutes"
     """When the daemon takes snapshots of accounts that have no schedule of their own."""
     quiet_hours: tuple[Hours, ...] = Field(default=(), strict=False)

@@ -98,6 +98,12 @@ class Secret:
         self._folder = Path()
         self._environ: Mapping[str, str] = os.environ
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and (self._source, self._folder) == (other._source, other._folder)
+
+    def __hash__(self) -> int:
+        return hash((self._source, self._folder))
+
     def place(self, where: str, folder: Path, environ: Mapping[str, str]) -> None:
         """Tell it where it is written ("file:line: key"), for errors, and what relative paths are relative to."""
         self._where, self._folder, self._environ = where, folder, environ

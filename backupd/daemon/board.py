@@ -19,10 +19,11 @@ class Live(msgspec.Struct, frozen=True):
 
     schedule: as configured. watching: how changes are learnt of: "notify", "idle", "polling", "connecting", "lost", or
     "" where the schedule alone counts. running_since: of the run under way; `messages` and `octets` of `planned`
-    (messages) are done. next_run: when the schedule or a retry will begin it. held_until: before that nothing begins, for
-    the reason in `held_for`. failures: in a row, since `failing_since`, because of `cause`; `error` says what happened
-    and what to do, and is empty when all is well. last_good: when the last run that went well began, or the newest snapshot;
-    last_complete: the same of those that left nothing out. last_run: when the last run began, or failed. seconds: of the last run. problems: of the last run. The rest counts since the daemon began.
+    (messages) are done. next_run: when the schedule or a retry will begin it. held_until: before that nothing begins,
+    for the reason in `held_for`. failures: in a row, since `failing_since`, because of `cause`; `error` says what
+    happened and what to do, and is empty when all is well. last_good: when the last run that went well began, or the
+    newest snapshot; last_complete: the same of those that left nothing out. last_run: when the last run began, or
+    failed. seconds, problems: of the last run. The rest counts since the daemon began.
     """
 
     account: str

@@ -75,11 +75,11 @@ def cause_of(error: Exception) -> Cause:
     """What kind of failure it is."""
     if isinstance(error, ConnectionFailed) and error.pause is not None:
         return Cause.THROTTLED
-    kinds: tuple[tuple[type[Exception] | tuple[type[Exception], ...], Cause], ...] = (
+    kinds: tuple[tuple[type, Cause], ...] = (
         (LoginRefused, Cause.LOGIN),
         (CertificateRefused, Cause.CERTIFICATE),
         (StorageUnavailable, Cause.STORAGE),
-        (Transient, Cause.NETWORK),  # type: ignore[arg-type]
+        (Transient, Cause.NETWORK),
         (ServerError, Cause.SERVER),
         (StorageError, Cause.STORAGE),
         (ConfigError, Cause.CONFIGURATION),

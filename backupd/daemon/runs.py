@@ -73,7 +73,7 @@ class Runs:
         """Back the account up now; never raises."""
         began, started = time.monotonic(), self._clock()
         self._board.update(account, running_since=started, planned=0, messages=0, octets=0, next_run=None)
-        log.info("backup begins", account=account, connections=connections)
+        log.debug("backup begins", account=account, connections=connections)
         try:
             report = self._accounts.back_up(
                 self._config(), account, connections=connections, observer=self._board.observe, stop=self._stop
@@ -83,7 +83,7 @@ class Runs:
             log.info("backup stopped", account=account, seconds=round(time.monotonic() - began, 3))
         except BackupdError as error:
             self._failed(account, error, time.monotonic() - began)
-        except Exception as error:  # noqa: BLE001 - even a bug in one account's run must not cost the others theirs
+        except Exception as error:  # even a bug in one account's run must not cost the others theirs
             log.exception("backup failed of an error in backupd itself", account=account)
             self._failed(account, error, time.monotonic() - began)
         else:
@@ -103,18 +103,24 @@ class Runs:
             )  # fmt: skip
         if known and known.schedule == CONTINUOUS:
             self._desk.space(account, max(FEWEST_SECONDS, _SHARE_OF_TIME * seconds))
-        log.info(
-            "backup done" if report.snapshot else "nothing has changed",
-            account=account, snapshot=report.snapshot, messages=report.messages, new=report.new, moved=report.recognised,
-            gone=report.vanished, changed=report.changed, octets=report.downloaded, problems=len(report.problems),
-            seconds=round(seconds, 3),
-        )  # fmt: skip
+        if report.snapshot is None:
+            log.debug("nothing has changed", account=account, messages=report.messages, seconds=round(seconds, 3))
+        else:
+            changes = {
+                "new": report.new, "moved": report.recognised, "gone": report.vanished, "changed": report.changed,
+                "octets": report.downloaded, "problems": len(report.problems),
+            }  # fmt: skip
+            log.info(
+                "backed up", account=account, snapshot=report.snapshot, messages=report.messages,
+                **{name: count for name, count in changes.items() if count}, seconds=round(seconds, 3),
+            )  # fmt: skip
         for problem in report.problems[:20]:
             log.warning("not backed up", account=account, mailbox=problem.mailbox, uid=problem.uid, why=problem.what)
         for loss in report.losses:
             log.error(
-                "sudden loss", account=account, mailbox=loss.name, gone=loss.gone, before=loss.before, pinned=loss.pinned
-            )
+                "sudden loss", account=account, mailbox=loss.name,
+                gone=loss.gone, before=loss.before, pinned=loss.pinned,
+            )  # fmt: skip
         self._told.succeeded(account, report)
 
     def _failed(self, account: str, error: Exception, seconds: float) -> None:

@@ -48,7 +48,8 @@ CREATE TABLE IF NOT EXISTS listing (account TEXT PRIMARY KEY, digest BLOB NOT NU
 CREATE TABLE IF NOT EXISTS mended (account TEXT PRIMARY KEY, token TEXT NOT NULL) WITHOUT ROWID;
 """
 _FILE = "state.sqlite"
-_RUNS_KEPT = 10_000
+_RUNS_KEPT = 1000
+"""Of an account."""
 _DAYS_KEPT = 30
 
 
@@ -121,7 +122,12 @@ class State:
         """Add a run to the history."""
         row = (run.account, run.started, run.ended, run.outcome, run.snapshot, run.error, run.problems)
         self._write("INSERT INTO run VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)", [row])
-        self._write("DELETE FROM run WHERE number <= (SELECT max(number) FROM run) - ?", [(_RUNS_KEPT,)])
+        # Of each account by itself: one that is backed up once a day must not be forgotten for those that always are.
+        self._write(
+            "DELETE FROM run WHERE account = ?1 AND number <="
+            " (SELECT number FROM run WHERE account = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2)",
+            [(run.account, _RUNS_KEPT)],
+        )
 
     def runs(self, account: str | None = None, limit: int = 100) -> list[Run]:
         """The latest runs, newest first; of one account, or of all."""

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 import msgspec
 
-from backupd.errors import Damaged
+from backupd.errors import Damaged, ObjectMissing
 from backupd.operations.costs import Costs, costs
 from backupd.operations.state import Run, State
 from backupd.repository.repository import Repository
@@ -73,6 +73,33 @@ def status(repository: Repository, state: State, objectives: Mapping[str, timede
     """
     accounts = [_account(repository, state, name, objective, now) for name, objective in objectives.items()]
     return Status(worst(account.level for account in accounts), accounts, costs(repository, state, now))
+
+
+def last_good(
+    repository: Repository, state: State, account: str
+) -> tuple[datetime | None, datetime | None]:
+    """When the account was last known to be backed up: (at all, with nothing left out). None where it never was."""
+    good: datetime | None = None
+    complete: datetime | None = None
+    for ref in reversed(repository.refs(account)[-LOOKED_AT:]):
+        try:
+            snapshot = repository.snapshot(ref)
+        except (Damaged, ObjectMissing):
+            continue
+        if not snapshot.checkpoint:
+            good = good or ref.time
+        if snapshot.complete:
+            complete = ref.time
+            break
+    # A run that found nothing changed stored no snapshot, and is as good as the newest one.
+    for run in state.runs(account, LOOKED_AT):
+        if run.outcome in ("stored", "unchanged"):
+            began = datetime.fromisoformat(run.started)
+            good = max(good or began, began)
+            if not run.problems:
+                complete = max(complete or began, began)
+                break
+    return good, complete
 
 
 def worst(levels: Iterable[Level]) -> Level:

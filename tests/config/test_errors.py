@@ -8,8 +8,10 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from backupd import config
+from backupd.config.model import AccountConfig, Config
 from backupd.config.yaml_lines import parse
 from backupd.errors import ConfigError
 from tests.support.config import GOOD, changed, refused, write
@@ -30,6 +32,13 @@ ENTRY = "not an entry of a keyring; write SERVICE/USERNAME, or {service: ..., us
 LETTERS = "characters that may not be in it; use letters, digits and . _ @ + -"
 PIN = "not a SHA-256 fingerprint; write 64 hexadecimal digits, with or without colons"
 SCHEDULE = 'not a schedule; write "every 15 minutes", a cron line of five fields, or "continuous"'
+HOURS = "not hours of the day; write them as 08:00-18:00"
+SIZE = "not a size; write a number and kB, MB, GB or MiB, such as 10MB"
+
+
+def known(section: type[BaseModel]) -> str:
+    return ", ".join(sorted(section.model_fields))
+
 
 CASES = [
     # Keys
@@ -37,12 +46,12 @@ CASES = [
     (
         "objective",
         "zzz",
-        "8: accounts.alice.zzz: unknown key; known here are imap, mailboxes, objective, pop3, schedule",
+        f"8: accounts.alice.zzz: unknown key; known here are {known(AccountConfig)}",
     ),
     (
         "state_dir",
         '"a\\nb\\e[2J"',
-        "1: a?b?[2J: unknown key; known here are accounts, concurrency, copies, repository, retention, state_dir",
+        f"1: a?b?[2J: unknown key; known here are {known(Config)}",
     ),
     (
         "accounts:",
@@ -153,6 +162,21 @@ CASES = [
         "{file: passphrase}",
         '{file: "a\\0b"}',
         "4: repository.passphrase.file: a control character; write visible characters only",
+    ),
+    # The daemon
+    ("objective: 1h", "objective: 1h\nquiet_hours: [8-18]", f"9: quiet_hours[0]: {HOURS}"),
+    ("objective: 1h", "objective: 1h\nquiet_hours: ['08:00-24:30']", f"9: quiet_hours[0]: {HOURS}"),
+    ("objective: 1h", "objective: 1h\nmemory: much", f"9: memory: {SIZE}"),
+    ("objective: 1h", "objective: 1h\nmemory: 0MB", "9: memory: not a useful size; write more than nothing"),
+    (
+        "objective: 1h",
+        "objective: 1h\nmaintenance: {prune: continuous}",
+        '9: maintenance.prune: only accounts are backed up so; write "every day", or a cron line of five fields',
+    ),
+    (
+        "objective: 1h",
+        "objective: 1h\nmaintenance: {audits: [{level: storage, budget: 0%}]}",
+        "9: maintenance.audits[0].budget: not a share; write 1% to 100%",
     ),
     # YAML
     ("/srv/backup", "&a /srv", f"3: repository.url: {ANCHOR}"),

@@ -20,7 +20,7 @@ EXAMPLE = (ROOT / "config.example.yaml").read_text()
 
 def everything() -> str:
     """The example with all that is commented out taken in, but for what excludes something else."""
-    text = re.sub(r"(?m)^( *)# (?=( *)(?:- )?[a-z_0-9]+: *(?:[^ ].*)?$)", r"\1", EXAMPLE)
+    text = re.sub(r"(?m)^( *)# (?=( *)(?:- \{?)?[a-z_0-9]+: *(?:[^ ].*)?$)", r"\1", EXAMPLE)
     text = text.replace("\n  key_file:", "\n  # key_file:").replace('"5F:8A:..."', '"' + "ab" * 32 + '"')
     lines = [line for line in text.splitlines() if not re.match(r" +(?:none|implicit|auto): |[A-Z]", line)]
     return "\n".join(lines) + "\n"

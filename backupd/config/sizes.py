@@ -1,0 +1,32 @@
+"""Numbers of octets, as people write them."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+_SIZE = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)\s*(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)\Z", re.ASCII)
+_UNITS = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS |= {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+
+
+def size(value: object) -> int:
+    """Octets: 500kB, 10MB or 1.5GiB. Raises ValueError for anything else, and for nothing at all."""
+    match = _SIZE.match(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("not a size; write a number and kB, MB, GB or MiB, such as 10MB")
+    octets = int(float(match[1]) * _UNITS[match[2]])
+    if not octets:
+        raise ValueError("not a useful size; write more than nothing")
+    return octets
+
+
+Size = Annotated[
+    int,
+    BeforeValidator(
+        size, json_schema_input_type=Annotated[str, Field(pattern=r"^\d+(\.\d+)? *([kKMGT]i?)?B$")]
+    ),
+]
+"""Octets."""

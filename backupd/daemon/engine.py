@@ -1,0 +1,233 @@
+"""Everything that runs as long as a configuration holds: built from it, changed to follow it, ended in order."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import TYPE_CHECKING
+
+import structlog
+
+from backupd.daemon.board import Board, Live
+from backupd.daemon.budget import Limits
+from backupd.daemon.desk import Desk, Place
+from backupd.daemon.maintenance import Maintenance
+from backupd.daemon.runs import Runs
+from backupd.daemon.schedules import Due, Schedules
+from backupd.daemon.tasks import Tasks
+from backupd.daemon.telling import Telling
+from backupd.daemon.timetable import CONTINUOUS, Span, quiet_until
+from backupd.errors import UsageError
+from backupd.operations.accounts import Accounts
+from backupd.operations.opening import open_repository, open_repository_storage, open_state
+from backupd.operations.status import last_good
+
+if TYPE_CHECKING:
+    from backupd.config import Config
+    from backupd.config.model import AccountConfig
+    from backupd.repository.repository import Repository
+
+STOP_SECONDS = 20.0
+"""Runs write a checkpoint meanwhile; one that waits for a silent server is left, and loses what came after its last."""
+_UNWATCHED_POLL = timedelta(minutes=2)
+
+log = structlog.get_logger("backupd.engine")
+
+
+class Engine:
+    """Backups, maintenance, and what is told of them, of one configuration at a time. Close it.
+
+    Args:
+        telling: who hears of what happens.
+        moved: called whenever work advances, with the name of an account or job.
+        zone: in which cron lines and quiet hours are meant; None for the system's.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        telling: Telling,
+        *,
+        moved: Callable[[str], None] = lambda name: None,
+        zone: tzinfo | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """Raises NoRepository, WrongKey, ConfigError, StorageError."""
+        self._config, self._telling, self._clock = config, telling, clock
+        self._schedules = Schedules(zone, clock=clock)
+        self._zone = self._schedules.zone
+        self._stop = threading.Event()
+        with ExitStack() as opened:
+            self.state = open_state(config)
+            opened.callback(self.state.close)
+            self.board = Board(moved)
+            self._accounts = opened.enter_context(Accounts(self._open, self.state))
+            self._remember(config)
+            self._desk = Desk(self._run, _limits(config), quiet=self._quiet)
+            self._runs = Runs(
+                lambda: self._config, self._accounts, self.board, self._desk, telling, self._stop, clock=clock
+            )
+            self._maintenance = Maintenance(self.board, telling, self._stop, clock=clock)
+            self._apply(config)
+            self._opened = opened.pop_all()
+
+    def start(self) -> None:
+        """From now on what is due is done."""
+        self._schedules.start()
+
+    def close(self, seconds: float = STOP_SECONDS) -> bool:
+        """End in order; whether everything has ended within so many seconds. If not, the process must end."""
+        until = time.monotonic() + seconds
+        self._stop.set()
+        self._schedules.close()
+        done = self._desk.close(seconds)
+        done = self._maintenance.close(max(0.0, until - time.monotonic())) and done
+        if done:
+            self._opened.close()
+        return done
+
+    # The configuration
+
+    @property
+    def config(self) -> Config:
+        """The configuration that holds."""
+        return self._config
+
+    def reload(self, config: Config) -> None:
+        """Follow another configuration; what has not changed goes on undisturbed.
+
+        Raises UsageError, and changes nothing, where that takes a restart.
+        """
+        for key in ("state_dir", "repository"):
+            if getattr(config, key) != getattr(self._config, key):
+                raise UsageError(
+                    f"{key} cannot change while the daemon runs", remedy="restart it: systemctl restart backupd"
+                )
+        before, self._config = self._config, config
+        self._remember(config)
+        self._apply(config)
+        changed = [name for name, account in config.accounts.items() if before.accounts.get(name) != account]
+        gone = sorted(before.accounts.keys() - config.accounts.keys())
+        log.info("configuration reloaded", accounts=len(config.accounts), changed=changed, removed=gone)
+        for name in changed:
+            # Whatever kept the account from being backed up may be what was mended.
+            if self.board.account(name).failures:
+                self._desk.request(name, by_hand=True)
+
+    def _apply(self, config: Config) -> None:
+        schedules = {name: self._schedule(account) for name, account in config.accounts.items()}
+        self.board.set_accounts(schedules)
+        self._desk.resize(_limits(config))
+        self._desk.set_accounts({name: _place(account) for name, account in config.accounts.items()})
+        jobs = Tasks(config, self._accounts, self.state, self._clock).all()
+        self._maintenance.set({name: task for name, (_, task) in jobs.items()})
+        due = {f"account {name}": self._due(name, text) for name, text in schedules.items()}
+        due |= {f"job {name}": Due(text, _asking(self._maintenance.request, name)) for name, (text, _) in jobs.items()}
+        self._schedules.set(due)
+        for name, text in schedules.items():
+            if text == CONTINUOUS:
+                self._desk.request(name)
+        self.show_plans()
+
+    def _schedule(self, account: AccountConfig) -> str:
+        return account.schedule or self._config.schedule
+
+    def _due(self, name: str, schedule: str) -> Due:
+        if schedule == CONTINUOUS:
+            poll = max(1, int(self._config.accounts[name].poll.total_seconds()))
+            schedule = f"every {poll} seconds"
+        return Due(schedule, _asking(self._desk.request, name), self.board.account(name).last_good)
+
+    def _remember(self, config: Config) -> None:
+        """What is known of accounts from before."""
+        repository = self._accounts.take()
+        known = {live.account for live in self.board.accounts()}
+        try:
+            self.board.set_accounts({name: self._schedule(account) for name, account in config.accounts.items()})
+            for name in config.accounts.keys() - known:
+                good, complete = last_good(repository, self.state, name)
+                self.board.update(name, last_good=good, last_complete=complete)
+        finally:
+            self._accounts.give_back(repository, failed=False)
+
+    # What is asked of it
+
+    def trigger(self, names: Iterable[str] = ()) -> list[str]:
+        """Back these accounts up now, or all; names of those there are not."""
+        wanted = list(names) or list(self._config.accounts)
+        return [name for name in wanted if not self._desk.request(name, by_hand=True)]
+
+    def clock_was_set(self, seconds: float) -> None:
+        """The clock on the wall went forward by so many seconds, or backward where it is negative."""
+        log.warning("the clock was set", seconds=round(seconds, 1))
+        self._schedules.restart()
+
+    def show_plans(self) -> None:
+        """Bring up to date what the board says of the next runs."""
+        waiting, now = self._desk.waiting(), self._clock()
+        for live in self.board.accounts():
+            ahead = self._schedules.next(f"account {live.account}")
+            if (delay := waiting.get(live.account)) is not None:
+                soon = now + timedelta(seconds=delay)
+                ahead = min(ahead, soon) if ahead and not live.held_until else soon
+            if live.next_run != ahead:
+                self.board.update(live.account, next_run=ahead)
+        for job in self.board.jobs():
+            self.board.update_job(job.name, next_run=self._schedules.next(f"job {job.name}"))
+
+    def overdue(self) -> list[Live]:
+        """Accounts that are older than their objective."""
+        now = self._clock()
+        found = []
+        for live in self.board.accounts():
+            account = self._config.accounts.get(live.account)
+            objective = account.objective if account else None
+            if objective and (live.last_good is None or now - live.last_good > objective):
+                found.append(live)
+        return found
+
+    def summary(self) -> str:
+        """How it goes, in a line."""
+        accounts = self.board.accounts()
+        running, failing = self._desk.running(), [live for live in accounts if live.failures]
+        parts = [f"{len(accounts)} accounts"]
+        if running:
+            parts.append(f"{len(running)} being backed up")
+        if failing:
+            parts.append(f"{len(failing)} failing")
+        if overdue := self.overdue():
+            parts.append(f"{len(overdue)} older than their objective")
+        ahead = min((live.next_run for live in accounts if live.next_run), default=None)
+        if ahead and not running:
+            parts.append(f"next {ahead.astimezone(self._zone):%H:%M:%S}")
+        return ", ".join(parts)
+
+    def _quiet(self) -> float:
+        spans = [Span(*hours) for hours in self._config.quiet_hours]
+        now = self._clock().astimezone(self._zone)
+        until = quiet_until(spans, now) if spans else None
+        return (until - now).total_seconds() if until else 0.0
+
+    def _run(self, name: str, connections: int) -> None:
+        self._runs.run(name, connections)
+
+    def _open(self) -> Repository:
+        return open_repository(self._config, open_repository_storage(self._config))
+
+
+def _asking(call: Callable[[str], object], name: str) -> Callable[[], object]:
+    return lambda: call(name)
+
+
+def _limits(config: Config) -> Limits:
+    return Limits(config.concurrency, config.connections_per_host, config.memory)
+
+
+def _place(account: AccountConfig) -> Place:
+    if account.imap is not None:
+        return Place(account.imap.host.lower(), account.imap.connections)
+    return Place(account.pop3.host.lower() if account.pop3 else "", 1)
+

@@ -1,0 +1,133 @@
+"""`backupd run`: the process - signals, the main loop, the beginning and the end."""
+
+from __future__ import annotations
+
+import queue
+import signal
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from types import FrameType
+from typing import TYPE_CHECKING, Literal
+
+import structlog
+
+from backupd.daemon.engine import Engine
+from backupd.daemon.telling import Nobody, Telling
+from backupd.errors import BackupdError, Transient
+
+if TYPE_CHECKING:
+    from backupd.config import Config
+
+TICK_SECONDS = 1.0
+PLANS_SECONDS = 10.0
+CLOCK_SECONDS = 5.0
+"""A difference between the clock on the wall and the one that only goes forward; less is time being kept."""
+OPEN_PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+"""Between tries to open a repository that cannot be reached, as at boot; the last one over and over."""
+
+Command = Literal["stop", "reload", "trigger"]
+_SIGNALS: dict[int, Command] = {
+    signal.SIGTERM: "stop",
+    signal.SIGINT: "stop",
+    signal.SIGHUP: "reload",
+    signal.SIGUSR1: "trigger",
+}
+
+log = structlog.get_logger("backupd")
+
+
+class Service:
+    """The daemon, from its start to its end.
+
+    Args:
+        load: reads the configuration; called again to reload it. Raises ConfigError.
+        telling: who hears of what happens.
+    """
+
+    def __init__(self, load: Callable[[], Config], telling: Telling | None = None) -> None:
+        self._load = load
+        self._telling = telling or Nobody()
+        self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self._engine: Engine | None = None
+
+    def run(self) -> int:
+        """Run until told to end; the exit code.
+
+        Raises ConfigError, NoRepository, WrongKey, StorageError when it cannot begin.
+        """
+        before = {number: signal.signal(number, self._signalled) for number in _SIGNALS}
+        try:
+            config = self._load()
+            self._engine = engine = self._open(config)
+            if engine is None:
+                return 0
+            engine.start()
+            log.info("running", accounts=len(config.accounts), repository=config.repository.url)
+            self._loop(engine)
+            log.info("stopping")
+            return 0 if engine.close() else 1
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _signalled(self, number: int, frame: FrameType | None) -> None:
+        self._commands.put(_SIGNALS[number])
+
+    def _open(self, config: Config) -> Engine | None:
+        """The engine, however long the repository cannot be reached; None when told to end meanwhile."""
+        tries = 0
+        while True:
+            try:
+                return Engine(config, self._telling)
+            except BackupdError as error:
+                if not isinstance(error, Transient):
+                    raise
+                pause = OPEN_PAUSES[min(tries, len(OPEN_PAUSES) - 1)]
+                tries += 1
+                log.error("the repository cannot be reached", why=str(error), again_in=pause)
+            until = time.monotonic() + pause
+            while (left := until - time.monotonic()) > 0:
+                try:
+                    if self._commands.get(timeout=left) == "stop":
+                        return None
+                except queue.Empty:
+                    break
+
+    def _loop(self, engine: Engine) -> None:
+        offset, shown = _offset(), time.monotonic()
+        while True:
+            try:
+                command: Command | None = self._commands.get(timeout=TICK_SECONDS)
+            except queue.Empty:
+                command = None
+            if command == "stop":
+                return
+            if command == "reload":
+                self.reload()
+            elif command == "trigger":
+                engine.trigger()
+            now = _offset()
+            if abs(now - offset) > CLOCK_SECONDS:
+                engine.clock_was_set(now - offset)
+            offset = now
+            if time.monotonic() - shown >= PLANS_SECONDS:
+                engine.show_plans()
+                shown = time.monotonic()
+
+    def reload(self) -> str | None:
+        """Read the configuration again and follow it; if it is wrong the old one stays, and this says why."""
+        engine = self._engine
+        if engine is None:
+            return "not running yet"
+        try:
+            engine.reload(self._load())
+        except BackupdError as error:
+            log.error("the configuration was not reloaded; the one before stays", why=str(error))
+            return str(error)
+        return None
+
+
+def _offset() -> float:
+    """The clock on the wall, less the one that only goes forward (and stands still while the machine sleeps)."""
+    return datetime.now(UTC).timestamp() - time.monotonic()

@@ -1,0 +1,91 @@
+"""Which maintenance there is, by the configuration, and what each piece of it does."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from backupd.daemon.maintenance import Task
+from backupd.errors import BackupdError, StorageError
+from backupd.operations.accounts import Accounts
+from backupd.operations.copy import copy
+from backupd.operations.locks import renew_locks
+from backupd.operations.opening import open_copies, open_repository_storage
+from backupd.operations.prune import prune
+from backupd.operations.state import State
+from backupd.repository.repository import Repository
+
+if TYPE_CHECKING:
+    from backupd.config import Config
+
+NEVER = "never"
+LOCKS_SCHEDULE = "every 6 hours"
+
+
+class Tasks:
+    """The jobs of a configuration, with their schedules."""
+
+    def __init__(self, config: Config, accounts: Accounts, state: State, clock: Callable[[], datetime]) -> None:
+        self._config, self._accounts, self._state, self._clock = config, accounts, state, clock
+
+    def all(self) -> dict[str, tuple[str, Task]]:
+        """(schedule, task) of each job that is not switched off, by name."""
+        wanted = self._config.maintenance
+        jobs: dict[str, tuple[str, Task]] = {"prune": (wanted.prune, self._prune)}
+        if self._config.copies:
+            jobs["copy"] = (wanted.copies, self._copy)
+        buckets = [self._config.repository.s3, *(each.s3 for each in self._config.copies)]
+        if any(bucket and bucket.object_lock for bucket in buckets):
+            jobs["locks"] = (LOCKS_SCHEDULE, self._locks)
+        return {name: job for name, job in jobs.items() if job[0] != NEVER}
+
+    @contextmanager
+    def _repository(self) -> Iterator[Repository]:
+        repository, failed = self._accounts.take(), True
+        try:
+            yield repository
+            failed = False
+        finally:
+            self._accounts.give_back(repository, failed=failed)
+
+    def _prune(self, stop: threading.Event) -> str:
+        with self._repository() as repository:
+            report = prune(repository, now=self._clock(), stop=stop)
+        return f"{report.packs} packs merged into {report.into}, {report.removed} objects removed"
+
+    def _copy(self, stop: threading.Event) -> str:
+        done, errors = [], list[BackupdError]()
+        for target in open_copies(self._config):
+            try:  # the other copies are made all the same
+                report = copy(open_repository_storage(self._config), target, stop=stop)
+            except StorageError as error:
+                errors.append(error)
+                continue
+            done.append(f"{report.target}: {report.copied} objects copied")
+            if report.problems:
+                first = report.problems[0]
+                errors.append(
+                    StorageError(
+                        f"{len(report.problems)} objects could not be copied, first {first.object}: {first.what}",
+                        subject=report.target,
+                        remedy="backupd audit --level storage tells what is damaged, backupd repair mends it",
+                    )
+                )
+        if errors:
+            raise errors[0]
+        return "; ".join(done)
+
+    def _locks(self, stop: threading.Event) -> str:
+        renewed = 0
+        for storage in (open_repository_storage(self._config), *open_copies(self._config)):
+            if storage.locks and (report := renew_locks(storage, self._state, self._clock(), stop=stop)):
+                renewed += report.renewed
+        return f"{renewed} locks renewed"
+
+
+def utc() -> datetime:
+    """The clock of the system."""
+    return datetime.now(UTC)
