@@ -4,12 +4,16 @@ A lost index object is made anew from the packs. Messages that a lost pack held 
 state, so that this run finds them new and stores them again, if the server still has them; those it no longer has are
 lost from the snapshots before, and a note says how many are fetched again. Nothing is read as long as nothing is amiss.
 
-Where requests are charged for, all packs are listed twice a day, and not with every run.
+Where requests are charged for, all packs are listed twice a day, and not with every run. Where they are not, a process
+that backs up all the time lists them so often that it costs a fiftieth of its time: with 4,000 packs, listing them took
+nine tenths of a run that brings one message.
 """
 
 from __future__ import annotations
 
 import hashlib
+import time
+from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple
 
@@ -27,6 +31,10 @@ from backupd.repository.segments import Segment
 from backupd.repository.snapshots import MailboxRecord, Snapshot
 
 _SOUND_SECONDS = 12 * 3600.0
+_QUICK_SECONDS = 0.02
+"""A look that takes less is taken with every run."""
+_RESTS = 50
+"""So many times as long as a look took, another may wait."""
 _UNDER_WAY_SECONDS = 1800.0
 """A run that stores packs indexes them with its next checkpoint, minutes later."""
 
@@ -40,18 +48,36 @@ class Mended(NamedTuple):
     token: str
 
 
-def mend(repository: Repository, account: str, parent: Snapshot | None, state: State, now: datetime) -> Mended:
-    """Look at the repository, make up for lost index objects, and judge the account's last state."""
+def mend(
+    repository: Repository,
+    account: str,
+    parent: Snapshot | None,
+    state: State,
+    now: datetime,
+    *,
+    seconds_gone: Callable[[], float] = time.monotonic,
+) -> Mended:
+    """Look at the repository, make up for lost index objects, and judge the account's last state.
+
+    seconds_gone: a clock that only goes forward.
+    """
     store, url, seconds = MessageStore(repository), repository.storage.url, now.timestamp()
     notes = [f"{name} is damaged; what it told is made up for from the packs" for name in repository.damaged_indexes]
     charged = repository.storage.requests is not None
-    if charged and not notes and 0 <= seconds - (state.sound_since(url) or 0) < _SOUND_SECONDS:
+    spared = 0 <= seconds - (state.sound_since(url) or 0) < _SOUND_SECONDS if charged else (
+        repository.sound_until > seconds_gone()
+    )
+    if spared and not notes:
         health = Health(frozenset(), ())
     else:
+        began = seconds_gone()
         health = mending.examine(repository, stored_before=seconds - _UNDER_WAY_SECONDS)
         if health.unindexed and mending.adopt(repository, health.unindexed, store.identify):
             health = mending.examine(repository, stored_before=seconds - _UNDER_WAY_SECONDS)
-        state.found_sound(url, None if notes or health.lost or health.unindexed else seconds)
+        sound = not (notes or health.lost or health.unindexed)
+        state.found_sound(url, seconds if sound else None)
+        took = seconds_gone() - began
+        repository.sound_until = seconds_gone() + _RESTS * took if sound and took > _QUICK_SECONDS else 0.0
     lost = sorted(f"{pack.hex()} {offset}" for pack, offset in health.lost)
     token = hashlib.sha256("\n".join([*lost, *sorted(health.unindexed)]).encode()).hexdigest()
     amiss = bool(health.lost or health.unindexed)

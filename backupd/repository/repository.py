@@ -142,6 +142,8 @@ class Repository:
         self._distrusted: set[bytes] = set()
         self._lock = threading.Lock()
         self.damaged_indexes: list[str] = []
+        self.sound_until = 0.0
+        """Until when whoever has found that nothing is amiss need not look again, by time.monotonic()."""
         # Whether others may have stored something since we looked, or emptied the cache that we share with them.
         self._behind = True
         self._refreshing = threading.Lock()
