@@ -22,6 +22,7 @@ from backupd.daemon.telling import Telling
 from backupd.daemon.timetable import CONTINUOUS, Span, quiet_until
 from backupd.errors import UsageError
 from backupd.operations.accounts import Accounts
+from backupd.operations.costs import Meter
 from backupd.operations.opening import open_repository, open_repository_storage, open_state
 from backupd.operations.status import last_good
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from backupd.config.model import AccountConfig
     from backupd.repository.repository import Repository
 
-STOP_SECONDS = 20.0
+STOP_SECONDS = 10.0
 """Runs write a checkpoint meanwhile; one that waits for a silent server is left, and loses what came after its last."""
 _UNWATCHED_POLL = timedelta(minutes=2)
 
@@ -60,6 +61,7 @@ class Engine:
         self._schedules = Schedules(zone, clock=clock)
         self._zone = self._schedules.zone
         self._stop = threading.Event()
+        self._meters: list[Meter] = []
         with ExitStack() as opened:
             self.state = open_state(config)
             opened.callback(self.state.close)
@@ -86,6 +88,7 @@ class Engine:
         done = self._desk.close(seconds)
         done = self._maintenance.close(max(0.0, until - time.monotonic())) and done
         if done:
+            self._count_requests()
             self._opened.close()
         return done
 
@@ -165,6 +168,11 @@ class Engine:
         log.warning("the clock was set", seconds=round(seconds, 1))
         self._schedules.restart()
 
+    def tick(self) -> None:
+        """Now and then: what is shown and counted is brought up to date."""
+        self.show_plans()
+        self._count_requests()
+
     def show_plans(self) -> None:
         """Bring up to date what the board says of the next runs."""
         waiting, now = self._desk.waiting(), self._clock()
@@ -215,7 +223,15 @@ class Engine:
         self._runs.run(name, connections)
 
     def _open(self) -> Repository:
-        return open_repository(self._config, open_repository_storage(self._config))
+        storage = open_repository_storage(self._config)
+        self._meters.append(Meter(storage))
+        return open_repository(self._config, storage)
+
+    def _count_requests(self) -> None:
+        """Put what the bucket was asked for into the state, for `backupd status`."""
+        for meter in self._meters:
+            if any(news := meter.news()):
+                self.state.asked(meter.url, self._clock().date(), news)
 
 
 def _asking(call: Callable[[str], object], name: str) -> Callable[[], object]:

@@ -1,7 +1,8 @@
 """When to try again after a failure: what failed decides, and how often it has failed in a row.
 
 A line that was cut may be there again in half a minute. A password that was refused will be refused again, and asking
-for hours locks people out of their own mail: so such a failure also holds the account's schedule back.
+for hours locks people out of their own mail. The schedule waits as long: nothing is asked of a server that is down, or
+has had enough of us, only because a quarter of an hour has passed.
 """
 
 from __future__ import annotations
@@ -46,29 +47,27 @@ class Cause(StrEnum):
 class _Manner(NamedTuple):
     first: float
     longest: float
-    holds: bool
 
 
 _MANNERS = {
-    Cause.NETWORK: _Manner(30, 900, False),
-    Cause.THROTTLED: _Manner(60, 3600, True),
-    Cause.LOGIN: _Manner(300, 6 * 3600, True),
-    Cause.CERTIFICATE: _Manner(900, 6 * 3600, True),
-    Cause.SERVER: _Manner(300, 3600, False),
-    Cause.STORAGE: _Manner(30, 900, False),
-    Cause.CONFIGURATION: _Manner(300, 3600, False),
-    Cause.BUSY: _Manner(60, 60, False),
-    Cause.BUG: _Manner(900, 6 * 3600, True),
+    Cause.NETWORK: _Manner(30, 900),
+    Cause.THROTTLED: _Manner(60, 3600),
+    Cause.LOGIN: _Manner(300, 6 * 3600),
+    Cause.CERTIFICATE: _Manner(900, 6 * 3600),
+    Cause.SERVER: _Manner(300, 3600),
+    Cause.STORAGE: _Manner(30, 900),
+    Cause.CONFIGURATION: _Manner(300, 3600),
+    Cause.BUSY: _Manner(60, 60),
+    Cause.BUG: _Manner(900, 6 * 3600),
 }
-"""Seconds before the first new try; most seconds, by doubling; whether the schedule must wait as well."""
+"""Seconds before the first new try, and most seconds: each failure in a row doubles them."""
 
 
 class Pause(NamedTuple):
-    """cause: see Cause. seconds: before the next try. holds: whether the schedule waits for so long, too."""
+    """cause: see Cause. seconds: before the next try."""
 
     cause: Cause
     seconds: float
-    holds: bool
 
 
 def cause_of(error: Exception) -> Cause:
@@ -97,4 +96,4 @@ def plan(error: Exception, failures: int, chance: Callable[[], float] = random.r
     seconds = min(manner.longest, manner.first * 2.0 ** min(failures - 1, 30))
     # A server that says how long it wants to be left alone is obeyed, and never asked earlier.
     asked = getattr(error, "pause", None) or 0.0
-    return Pause(cause, max(asked, seconds * (1 - JITTER + 2 * JITTER * chance())), manner.holds)
+    return Pause(cause, max(asked, seconds * (1 - JITTER + 2 * JITTER * chance())))

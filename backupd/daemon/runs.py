@@ -136,11 +136,10 @@ class Runs:
                 account,
                 failures=failures, failing_since=known.failing_since or now, cause=pause.cause.value, error=text,
                 last_run=now, seconds=seconds, failed_runs=known.failed_runs + 1, next_run=until,
-                held_until=until if pause.holds else None, held_for=pause.cause.value if pause.holds else "",
+                held_until=until, held_for=pause.cause.value,
                 throttled_seconds=known.throttled_seconds + throttled,
             )  # fmt: skip
-        if pause.holds:
-            self._desk.hold(account, pause.seconds)
+        self._desk.hold(account, pause.seconds)
         self._desk.request(account, delay=pause.seconds)
         log.error(
             "backup failed", account=account, why=text, cause=pause.cause.value, failures=failures,

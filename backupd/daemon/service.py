@@ -112,7 +112,7 @@ class Service:
                 engine.clock_was_set(now - offset)
             offset = now
             if time.monotonic() - shown >= PLANS_SECONDS:
-                engine.show_plans()
+                engine.tick()
                 shown = time.monotonic()
 
     def reload(self) -> str | None:

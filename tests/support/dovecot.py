@@ -93,9 +93,10 @@ class Dovecot:
     # -- running -------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start on new free ports; another try when somebody else was quicker to take one."""
-        for _ in range(3):
-            self.ports = Ports(*_free_ports(4))
+        """Start on free ports, the second time on the same; another try when somebody else was quicker to take one."""
+        for again in (hasattr(self, "ports"), False, False):
+            if not again:
+                self.ports = Ports(*_free_ports(4))
             if self._try_start():
                 return
         raise RuntimeError(f"Dovecot did not start:\n{self.log()[-3000:]}")
@@ -163,7 +164,7 @@ class Dovecot:
 
     @contextlib.contextmanager
     def stopped(self) -> Iterator[None]:
-        """The server is down within the block, and back on *new ports* after it."""
+        """The server is down within the block, and back after it."""
         self.stop()
         try:
             yield

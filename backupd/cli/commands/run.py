@@ -10,8 +10,15 @@ def command(*, context: Here) -> int:
 
     SIGHUP reloads the configuration, SIGUSR1 backs all accounts up now, SIGTERM ends in order.
     """
+    import os
+    import sys
+
     from backupd.config import load
     from backupd.daemon.service import Service
 
     context.not_at_a_copy("run")
-    return Service(lambda: load(context.config_path)).run()
+    code = Service(lambda: load(context.config_path)).run()
+    # Threads that wait for silent servers would keep the process for as long as they do. What counts is stored.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

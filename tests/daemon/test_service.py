@@ -1,0 +1,232 @@
+"""`backupd run` as a process: it backs up by itself, follows its configuration, and ends in order."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.conftest import StartDovecot
+from tests.support.command import SECONDS, Place, imap, kill, mail_of
+from tests.support.dovecot import Dovecot
+from tests.support.dovecot_account import Account
+from tests.support.mail import message, noise
+
+
+class Daemon:
+    """`backupd run`, and the lines of its log as they come."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self.process: subprocess.Popen[str] = place.start("run")
+        self._lines: list[str] = []
+        self._changed = threading.Condition()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        streams = [stream for stream in (self.process.stdout, self.process.stderr) if stream]
+        readers = [threading.Thread(target=self._follow, args=(stream,)) for stream in streams]
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join()
+
+    def _follow(self, stream: Iterator[str]) -> None:
+        for line in stream:
+            with self._changed:
+                self._lines.append(line)
+                self._changed.notify_all()
+
+    @property
+    def log(self) -> str:
+        """All it has said so far."""
+        with self._changed:
+            return "".join(self._lines)
+
+    def says(self, *words: str, after: int = 0) -> int:
+        """Wait for a line with all these words; how many lines there are up to it."""
+
+        def found() -> int:
+            lines = enumerate(self._lines[after:], after + 1)
+            return next((number for number, line in lines if all(word in line for word in words)), 0)
+
+        with self._changed:
+            self._changed.wait_for(lambda: found() or self.process.poll() is not None, SECONDS)
+            assert found(), "".join(self._lines)
+            return found()
+
+    @property
+    def lines(self) -> int:
+        """How many lines there are."""
+        with self._changed:
+            return len(self._lines)
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Tell it to end; its exit code. What must hold of every process holds of its log."""
+        kill(self.process, number)
+        code = self.process.wait(SECONDS)
+        self._reader.join(SECONDS)
+        assert "Traceback" not in self.log, self.log
+        assert not any(secret in self.log for secret in self._place.secrets)
+        return code
+
+
+@contextmanager
+def running(place: Place) -> Iterator[Daemon]:
+    daemon = Daemon(place)
+    try:
+        daemon.says("running")
+        yield daemon
+    finally:
+        if daemon.process.poll() is None:
+            assert daemon.end() == 0
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    found = Place(tmp_path)
+    found.create()
+    return found
+
+
+def configure(place: Place, accounts: dict[str, Account], **more: object) -> None:
+    """The configuration of these accounts, with more keys at its top."""
+    place.configure({name: imap(account, connections=2, timeout=10.0) for name, account in accounts.items()})
+    document = msgspec.json.decode(place.config.read_bytes()) | {"schedule": "every 1 second"} | more
+    place.config.write_bytes(msgspec.json.encode(document))
+
+
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + SECONDS
+    while not true():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.05)
+
+
+def test_mail_that_arrives_is_backed_up_by_itself(place: Place, dovecot: Dovecot) -> None:
+    alice, bob = dovecot.account(), dovecot.account()
+    alice.append("INBOX", message("first"))
+    configure(place, {"alice": alice, "bob": bob})
+    with running(place) as daemon:
+        daemon.says("backed up", "alice", "new=1")
+        seen = daemon.says("backed up", "bob")
+        bob.append("INBOX", message("second"))
+        daemon.says("backed up", "bob", "new=1", after=seen)
+        # Other commands work meanwhile.
+        assert place.run("snapshots").code == 0
+    assert place.restored("alice@latest") == mail_of(alice)
+    assert place.restored("bob@latest") == mail_of(bob)
+
+
+def test_what_one_account_fails_of_touches_no_other(place: Place, dovecot: Dovecot) -> None:
+    good, bad = dovecot.account(), dovecot.account()
+    configure(place, {"good": good, "bad": bad})
+    document = msgspec.json.decode(place.config.read_bytes())
+    document["accounts"]["bad"]["imap"]["password"] = "wrong-password"
+    document["accounts"]["gone"] = {"imap": imap(bad, port=1)}
+    place.config.write_bytes(msgspec.json.encode(document))
+    with running(place) as daemon:
+        daemon.says("backup failed", "account=bad", "cause=login")
+        seen = daemon.says("backup failed", "account=gone", "cause=network")
+        good.append("INBOX", message("news"))
+        daemon.says("backed up", "account=good", "new=1", after=seen)
+        # A password that was refused is not tried again and again.
+        assert sum("account=bad" in line and "failed" in line for line in daemon.log.splitlines()) == 1
+        assert "wrong-password" not in daemon.log
+
+
+def test_a_server_that_restarts_is_found_again(place: Place, start_dovecot: StartDovecot) -> None:
+    dovecot = start_dovecot(extra="# restarted by test_service")
+    alice = dovecot.account()
+    configure(place, {"alice": alice})
+    with running(place) as daemon:
+        daemon.says("backed up", "alice")
+        with dovecot.stopped():
+            daemon.says("backup failed", "alice", "cause=network")
+        alice.append("INBOX", message("after the restart"))
+        kill(daemon.process, signal.SIGUSR1)  # rather than waiting for half a minute
+        daemon.says("backed up", "alice", "new=1")
+
+
+def test_a_changed_configuration_is_followed_and_a_wrong_one_refused(place: Place, dovecot: Dovecot) -> None:
+    alice, bob = dovecot.account(), dovecot.account()
+    configure(place, {"alice": alice})
+    with running(place) as daemon:
+        daemon.says("backed up", "alice")
+        configure(place, {"alice": alice, "bob": bob})
+        kill(daemon.process, signal.SIGHUP)
+        daemon.says("configuration reloaded", "accounts=2")
+        seen = daemon.says("backed up", "bob")
+
+        place.config.write_text("accounts: [")
+        kill(daemon.process, signal.SIGHUP)
+        seen = daemon.says("was not reloaded", after=seen)
+        configure(place, {"alice": alice}, state_dir=str(place.folder / "elsewhere"))
+        kill(daemon.process, signal.SIGHUP)
+        seen = daemon.says("was not reloaded", "state_dir", "restart", after=seen)
+        bob.append("INBOX", message("still there"))
+        seen = daemon.says("backed up", "bob", "new=1", after=seen)
+
+        configure(place, {"alice": alice})
+        kill(daemon.process, signal.SIGHUP)
+        daemon.says("configuration reloaded", "bob", after=seen)
+
+
+def test_told_to_end_it_writes_a_checkpoint_and_goes_on_from_there(place: Place, dovecot: Dovecot) -> None:
+    alice = dovecot.account()
+    alice.deliver("INBOX", [message(f"Message {number}", noise(number, 30_000).hex()) for number in range(1500)])
+    configure(place, {"alice": alice})
+    daemon = Daemon(place)
+    daemon.says("running")
+    until(lambda: bool(place.names("packs/")) or daemon.process.poll() is not None)
+    began = time.monotonic()
+    assert daemon.end() == 0
+    assert time.monotonic() - began < 20
+    assert [each["complete"] for each in place.snapshots()] == [False], "it was quicker than the signal"
+    with running(place) as again:
+        again.says("backed up", "alice")
+    assert place.restored("alice@latest") == mail_of(alice)
+
+
+def test_a_server_that_says_nothing_does_not_keep_it_from_ending(place: Place, dovecot: Dovecot) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        configure(place, {"alice": dovecot.account()})
+        document = msgspec.json.decode(place.config.read_bytes())
+        document["accounts"]["mute"] = {
+            "imap": {"host": "127.0.0.1", "port": silent.getsockname()[1], "tls": "none", "username": "a",
+                     "password": "some-password", "timeout": 600.0},
+        }  # fmt: skip
+        place.config.write_bytes(msgspec.json.encode(document))
+        with running(place) as daemon:
+            daemon.says("backed up", "alice")
+            connection, _ = silent.accept()
+            with connection:
+                began = time.monotonic()
+                assert daemon.end() in (0, 1)
+                assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize(
+    ("break_it", "code", "words"),
+    [
+        (lambda place: place.config.write_text("a: b"), 2, "config.yaml:1: "),
+        (lambda place: (place.repository / "repository.json").unlink(), 10, "repository"),
+        (lambda place: (place.folder / "passphrase").write_text("another one"), 12, "passphrase"),
+    ],
+)
+def test_where_it_cannot_begin_it_says_so_and_ends(
+    place: Place, dovecot: Dovecot, break_it: Callable[[Place], object], code: int, words: str
+) -> None:
+    configure(place, {"alice": dovecot.account()})
+    break_it(place)
+    place.failed(code, "run", saying=[words])
