@@ -106,6 +106,10 @@ def other_subject(words: list[str]) -> int | None:
         from bench import pop3
 
         return pop3.main(words[1:])
+    if words[:1] == ["soak"]:
+        from bench import soak
+
+        return soak.main(words[1:])
     return None
 
 
