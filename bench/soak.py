@@ -282,8 +282,9 @@ def _soak(wish: argparse.Namespace, folder: Path, servers: list[Dovecot], doors:
     end, ahead = time.monotonic() + 60 * wish.minutes, time.monotonic() + wish.every
     told = time.monotonic()
     while time.monotonic() < end:
-        time.sleep(5)
+        time.sleep(1)
         daemon.sample()
+        disturb.tick()
         if time.monotonic() >= ahead and time.monotonic() < end - 60:
             disturb.one()
             ahead = time.monotonic() + disturb.chance.uniform(0.5, 1.5) * wish.every
@@ -297,6 +298,8 @@ def _soak(wish: argparse.Namespace, folder: Path, servers: list[Dovecot], doors:
         postman.end.set()
     for postman in postmen:
         postman.join(30)
+    disturb.tick(all_of_them=True)
+    for postman in postmen:
         postman.settle()
     say("no more mail; waiting for the last of it")
     wait = time.monotonic() + 180
@@ -319,7 +322,14 @@ class _Disturbances:
         self._daemon, self._servers, self._doors = daemon, servers, doors
         self._config, self._clock, self.chance = config, clock, chance
         self.counts: Counter[str] = Counter()
-        self._threads: list[threading.Thread] = []
+        self._down: dict[Dovecot, float] = {}
+
+    def tick(self, *, all_of_them: bool = False) -> None:
+        """Start servers that have been down for long enough. From the main thread: a server goes with its starter."""
+        for server, back in list(self._down.items()):
+            if all_of_them or time.monotonic() >= back:
+                server.start()
+                del self._down[server]
 
     def one(self) -> None:
         kinds = [self.cut, self.cut, self.restart, self.kill, self.reload, self.reload_wrong, self.run_all]
@@ -335,15 +345,10 @@ class _Disturbances:
 
     def restart(self) -> None:
         """A server goes down, and comes back seconds later."""
-        server, seconds = self.chance.choice(self._servers), self.chance.uniform(1, 15)
-
-        def down() -> None:
-            with server.stopped():
-                time.sleep(seconds)
-
-        if all(not thread.is_alive() for thread in self._threads):
-            self._threads = [threading.Thread(target=down)]
-            self._threads[0].start()
+        server = self.chance.choice(self._servers)
+        if server not in self._down:
+            server.stop()
+            self._down[server] = time.monotonic() + self.chance.uniform(1, 15)
 
     def kill(self) -> None:
         """The daemon is killed, and started again."""
