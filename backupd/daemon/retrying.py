@@ -21,6 +21,7 @@ from backupd.errors import (
     ServerError,
     StorageError,
     StorageUnavailable,
+    Throttled,
     Transient,
     WrongKey,
 )
@@ -73,7 +74,7 @@ class Pause(NamedTuple):
 
 def cause_of(error: Exception) -> Cause:
     """What kind of failure it is."""
-    if isinstance(error, ConnectionFailed) and error.pause is not None:
+    if isinstance(error, Throttled) or (isinstance(error, ConnectionFailed) and error.pause is not None):
         return Cause.THROTTLED
     kinds: tuple[tuple[type, Cause], ...] = (
         (LoginRefused, Cause.LOGIN),

@@ -113,6 +113,7 @@ class ScriptedImap:
         self.port = int(self._listener.getsockname()[1])
         self._open: list[socket.socket] = []
         self._speaking: list[socket.socket] = []
+        self._beneath: dict[int, socket.socket] = {}
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 
@@ -126,6 +127,10 @@ class ScriptedImap:
     def say(self, octets: bytes, connection: int = -1) -> None:
         """Send this, unasked, on the latest connection (or that one of all there were)."""
         self._speaking[connection].sendall(octets)
+
+    def beneath(self, connection: int = -1) -> socket.socket:
+        """The socket below the TLS of this connection, to send octets that are no record."""
+        return self._beneath[id(self._speaking[connection])]
 
     def hang_up(self, connection: int = -1) -> None:
         """Cut this connection."""
@@ -167,8 +172,10 @@ class ScriptedImap:
     def _serve(self, sock: socket.socket) -> None:
         with contextlib.suppress(OSError, ssl.SSLError):
             if self._context and not self._starttls:
+                plain = sock.dup()
                 sock = self._context.wrap_socket(sock, server_side=True)
-                self._open.append(sock)
+                self._open += [sock, plain]
+                self._beneath[id(sock)] = plain
             try:
                 self._talk(sock)
             finally:

@@ -125,7 +125,9 @@ def test_a_dripping_imap_server_gets_no_login(first: bytes, drip: bytes) -> None
         assert time.monotonic() - began < 10
 
 
-@pytest.mark.parametrize(("first", "drip"), [(b"", b"+"), (b"+OK ready\r\n", b"+"), (b"+OK ready\r\n+OK\r\n", b"A\r\n")])
+@pytest.mark.parametrize(
+    ("first", "drip"), [(b"", b"+"), (b"+OK ready\r\n", b"+"), (b"+OK ready\r\n+OK\r\n", b"A\r\n")]
+)
 def test_a_dripping_pop3_server_gets_no_login(first: bytes, drip: bytes) -> None:
     with dripping(first, drip) as port, pytest.raises(ServerError):
         reach_pop3(port)
@@ -152,7 +154,7 @@ def test_an_answer_that_drips_for_ever_is_a_lost_connection() -> None:
 
 
 def test_who_drips_a_tls_record_keeps_nobody_from_working(authority: Authority, tmp_path: Path) -> None:
-    """A part of a record makes the socket readable, and still nothing can be read: the turn goes to others meanwhile."""
+    """A part of a record makes the socket readable, and still nothing can be read: others have their turn meanwhile."""
     authority.write(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
