@@ -17,6 +17,7 @@
     └── ServerError                 exit 1   a mail server
         ├── ConnectionFailed        transient
         ├── ConnectionLost          transient
+        ├── Throttled               transient, exit 3: what is left out now comes when the pause is over
         ├── LoginRefused
         ├── CertificateRefused
         ├── ServerRefused           a command answered NO or BAD
@@ -135,6 +136,26 @@ class ConnectionFailed(ServerError, Transient):
 
 class ConnectionLost(ServerError, Transient):
     """The connection ended in the middle of something."""
+
+
+class Throttled(ServerError, Transient):
+    """The server, or a limit of our own, wants the account to be left alone for a while.
+
+    What was read is kept, and the next run goes on from there; so it ends as a run does that left mail out.
+
+    Args:
+        pause: seconds after which to go on.
+        guessed: whether the pause is our guess, which grows as long as the server goes on refusing.
+    """
+
+    exit_code = 3
+
+    def __init__(
+        self, what: str, *, pause: float, guessed: bool = False, subject: str = "", remedy: str = ""
+    ) -> None:
+        super().__init__(what, subject=subject, remedy=remedy)
+        self.pause = pause
+        self.guessed = guessed
 
 
 class LoginRefused(ServerError):

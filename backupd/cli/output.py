@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from backupd.errors import BackupdError
+from backupd.errors import BackupdError, Throttled
 from backupd.mail.names import UNSAFE
 
 if TYPE_CHECKING:
@@ -162,6 +162,7 @@ def describe_error(error: BackupdError) -> dict[str, object]:
         "subject": error.subject,
         "remedy": error.remedy,
         "exit_code": error.exit_code,
+        **({"pause": error.pause} if isinstance(error, Throttled) else {}),
     }
 
 

@@ -19,7 +19,7 @@ from backupd.config.daemon import Hours, Maintenance
 from backupd.config.secrets import KeyFile, Name, Secret
 from backupd.config.sections import Address, FilePath, Seconds, Section, wrong
 from backupd.config.servers import ImapConfig, Pop3Config
-from backupd.config.sizes import Size
+from backupd.config.sizes import Rate, Size
 from backupd.config.times import Duration, Schedule
 from backupd.errors import UsageError
 
@@ -212,6 +212,8 @@ class Config(Section):
     """Connections to one mail server that backups of all accounts may have open at once."""
     memory: Size = 256 << 20
     """Memory for the mail that is under way in all accounts together, such as 256MiB."""
+    bandwidth: Rate | None = None
+    """Most that all connections to mail servers take together in a second, in each direction, such as 10MB."""
     schedule: Schedule = "every 15 minutes"
     """When the daemon takes snapshots of accounts that have no schedule of their own."""
     quiet_hours: tuple[Hours, ...] = Field(default=(), strict=False)

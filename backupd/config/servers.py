@@ -11,9 +11,19 @@ from pydantic import Field, field_validator, model_validator
 
 from backupd.config.secrets import Name, Secret
 from backupd.config.sections import FilePath, Seconds, Section, wrong
+from backupd.config.sizes import Limit
 from backupd.config.times import Duration
 
 _FINGERPRINT = re.compile(r"(?:[0-9A-Fa-f]{2}:?){31}[0-9A-Fa-f]{2}\Z")
+_GMAIL = {
+    "imap.gmail.com": 2 * 10**9,
+    "imap.googlemail.com": 2 * 10**9,
+    "pop.gmail.com": 10**9,
+    "pop.googlemail.com": 10**9,
+}
+"""Google suspends accounts for a day that download more than 2,500 MB by IMAP or 1,250 MB by POP in one; the owner's
+other devices count too."""
+
 _NO_HOST = re.compile(r"[\s/@\[\]\\\0-\x1f]")
 
 
@@ -37,6 +47,9 @@ class _Server(Section):
     """Allow tls: none for a host that is not this machine. Everybody on the way can read password and mail."""
     timeout: Seconds = 60.0
     """Seconds the server may be silent."""
+    daily_limit: Limit | None = None
+    """Most that is downloaded in 24 hours, such as 2GB, or none; by default 2GB from imap.gmail.com, 1GB from
+    pop.gmail.com, and none elsewhere."""
 
     @field_validator("host")
     @classmethod
@@ -51,6 +64,13 @@ class _Server(Section):
         if value is not None and not _FINGERPRINT.match(value):
             raise ValueError("not a SHA-256 fingerprint; write 64 hexadecimal digits, with or without colons")
         return value
+
+    @property
+    def octets_a_day(self) -> int | None:
+        """Most that may be downloaded in 24 hours; None for no limit."""
+        if self.daily_limit is None:
+            return _GMAIL.get(self.host.lower().rstrip("."))
+        return self.daily_limit or None
 
     @model_validator(mode="after")
     def _no_secrets_in_the_open(self) -> _Server:

@@ -22,6 +22,7 @@ from backupd.errors import (
     ServerError,
     StorageError,
     StorageUnavailable,
+    Throttled,
     Transient,
     WrongKey,
 )
@@ -72,7 +73,7 @@ class Pause(NamedTuple):
 
 def cause_of(error: Exception) -> Cause:
     """What kind of failure it is."""
-    if isinstance(error, ConnectionFailed) and error.pause is not None:
+    if isinstance(error, Throttled) or (isinstance(error, ConnectionFailed) and error.pause is not None):
         return Cause.THROTTLED
     kinds: tuple[tuple[type, Cause], ...] = (
         (LoginRefused, Cause.LOGIN),

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Self
 
 from backupd.errors import Busy, ConfigError, ServerError, UsageError
 from backupd.operations.backup import BackupReport, backup, pull
+from backupd.operations.daily_limit import Meter
 from backupd.operations.events import Observer, ignore
-from backupd.operations.opening import open_copies, open_pop3, open_source
+from backupd.operations.opening import open_copies, open_meter, open_pop3, open_source
 from backupd.operations.selection import Selection
 from backupd.operations.state import State
+from backupd.operations.stopping import Stop
 from backupd.repository.repository import Repository
 
 if TYPE_CHECKING:
@@ -94,14 +96,23 @@ class Accounts:
         connections: int | None = None,
         observer: Observer = ignore,
         stop: threading.Event | None = None,
+        at_once: bool = False,
     ) -> BackupReport:
-        """Take a snapshot of an account now. connections: fewer than configured, if this is what may be used now.
+        """Take a snapshot of an account now.
+
+        Args:
+            connections: fewer than configured, if this is what may be used now.
+            at_once: even if its server wants to be left alone, and beyond its daily limit.
 
         Raises what operations.backup.backup() raises, and what opening the repository raises.
         """
         repository, failed = self.take(), True
         try:
-            report = self._run(repository, config, account, connections, observer, stop)
+            meter = open_meter(config, account, self._state, limited=not at_once)
+            try:
+                report = self._run(repository, config, account, meter, connections, observer, stop, at_once)
+            finally:
+                meter.save()
             failed = False
             return report
         except (ServerError, Busy, ConfigError, UsageError):
@@ -115,28 +126,33 @@ class Accounts:
         repository: Repository,
         config: Config,
         account: str,
+        meter: Meter,
         connections: int | None,
         observer: Observer,
         stop: threading.Event | None,
+        at_once: bool,
     ) -> BackupReport:
         found = config.account(account)
+        ours = Stop(stop)
         if found.pop3 is not None:
             return pull(
                 repository,
-                open_pop3(config, account),
+                open_pop3(config, account, meter=meter),
                 account,
                 state=self._state,
                 delete_after=found.pop3.delete_after,
                 copies=lambda: open_copies(config),
                 observer=observer,
-                stop=stop,
+                stop=ours,
+                at_once=at_once,
             )
         return backup(
             repository,
-            open_source(config, account, connections),
+            open_source(config, account, connections, meter=meter, wait=ours.wait),
             account,
             state=self._state,
             selection=Selection(tuple(found.mailboxes.include), tuple(found.mailboxes.exclude)),
             observer=observer,
-            stop=stop,
+            stop=ours,
+            at_once=at_once,
         )

@@ -12,7 +12,8 @@ import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from backupd.errors import BackupdError, Damaged, Interrupted
+from backupd.errors import BackupdError, Damaged, Interrupted, Throttled
+from backupd.operations import pausing
 from backupd.operations.backup_report import BackupReport
 from backupd.operations.backup_run import CHECKPOINT_SECONDS, BackupRun
 from backupd.operations.events import Observer, ignore
@@ -44,23 +45,27 @@ def backup(
     state: State,
     selection: Selection = EVERYTHING,
     observer: Observer = ignore,
-    stop: threading.Event | None = None,
+    stop: threading.Event | Stop | None = None,
     clock: Callable[[], datetime] = now,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    at_once: bool = False,
 ) -> BackupReport:
     """Take a snapshot of an account, and record the run.
 
-    Raises Busy when another run of the account is under way, Interrupted when `stop` was set (what was read is kept),
+    at_once: even if the account is to be left alone, because a run before was throttled.
+
+    Raises Throttled when it is to be left alone, or the server or a limit wants a pause (what was read is kept), Busy
+    when another run of the account is under way, Interrupted when `stop` was set (what was read is kept),
     and errors of the server or the storage that stop everything. One bad message or mailbox does not: it is in the
     report's problems.
     """
 
     def run(history: History) -> BackupReport:
         return BackupRun(
-            repository, source, account, history, state, selection, observer, Stop(stop), checkpoint_seconds
+            repository, source, account, history, state, selection, observer, _ours(stop), checkpoint_seconds
         ).run()
 
-    return recorded(run, repository, account, state, clock)
+    return _with_pauses(run, repository, account, state, clock, at_once)
 
 
 def pull(
@@ -72,9 +77,10 @@ def pull(
     delete_after: timedelta | None = None,
     copies: Callable[[], Sequence[Storage]] = tuple,
     observer: Observer = ignore,
-    stop: threading.Event | None = None,
+    stop: threading.Event | Stop | None = None,
     clock: Callable[[], datetime] = now,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    at_once: bool = False,
 ) -> BackupReport:
     """Take a snapshot of a POP3 account, and record the run.
 
@@ -83,7 +89,7 @@ def pull(
 
     Raises what backup() raises. One bad message stops nothing: it is in the report's problems.
     """
-    ours = Stop(stop)
+    ours = _ours(stop)
 
     def run(history: History) -> BackupReport:
         deletion = Deletion(repository, account, delete_after, copies, ours) if delete_after else None
@@ -92,7 +98,35 @@ def pull(
             deletion=deletion, checkpoint_seconds=checkpoint_seconds,
         ).run()  # fmt: skip
 
-    return recorded(run, repository, account, state, clock)
+    return _with_pauses(run, repository, account, state, clock, at_once)
+
+
+def _ours(stop: threading.Event | Stop | None) -> Stop:
+    return stop if isinstance(stop, Stop) else Stop(stop)
+
+
+def _with_pauses(
+    run: Callable[[History], BackupReport],
+    repository: Repository,
+    account: str,
+    state: State,
+    clock: Callable[[], datetime],
+    at_once: bool,
+) -> BackupReport:
+    """As `recorded`, of a run that asks a server: not while it wants to be left alone, unless at once."""
+    if not at_once:
+        pausing.obey(state, account, clock())
+
+    def obedient(history: History) -> BackupReport:
+        try:
+            return run(history)
+        except Throttled as error:
+            pausing.remember(state, account, error, clock())
+            raise
+
+    report = recorded(obedient, repository, account, state, clock)
+    pausing.forget(state, account)
+    return report
 
 
 def recorded(
@@ -115,6 +149,8 @@ def recorded(
                 report = run(history)
         except BaseException as error:
             outcome: Outcome = "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
+            if isinstance(error, Throttled):
+                outcome = "throttled"
             text = str(error) if isinstance(error, BackupdError) else type(error).__name__
             try:
                 state.record(Run(account, timestamp(started), timestamp(clock()), outcome, history.newest, text))

@@ -279,7 +279,9 @@ class BackupRun:
         if failure:
             raise failure
         if self._stop.is_set():
-            raise Interrupted("stopped", subject=self._account, remedy="what was read is kept; the next run goes on")
+            raise self._stop.reason or Interrupted(
+                "stopped", subject=self._account, remedy="what was read is kept; the next run goes on"
+            )
 
     def _take(self, work: MailboxWork, result: ChunkResult) -> None:
         work.results.append(result)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from backupd.errors import ConnectionLost, ProtocolError, ServerRefused
+from backupd.errors import ConnectionLost, ProtocolError, ServerRefused, Throttled
 from backupd.mail.uidset import UidSet
 from backupd.model import Mailbox, MessageState, Problem
 from backupd.operations.events import Advance, Observer
@@ -20,6 +20,7 @@ from backupd.repository.runs import MessageRow
 from backupd.repository.segments import Segment
 from backupd.sources.base import Fetched, Session, Unreadable
 from backupd.turns import TURN
+from backupd.wire.throttling import PATIENCE
 
 STRIKES = 3
 """How often the connection may die at one message before that message is given up for this run."""
@@ -89,9 +90,17 @@ class Chunk(Work[ChunkResult]):
 
     def __call__(self, session: Session) -> ChunkResult:
         with TURN:
-            return self._bring_in(session)
+            try:
+                gone = self._bring_in(session)
+            except Throttled as error:
+                if error.pause <= PATIENCE:
+                    raise
+                self._stop.set(error)  # what has been read by now is kept, here and by all other sessions
+                gone = UidSet.EMPTY
+            return self._finish(gone)
 
-    def _bring_in(self, session: Session) -> ChunkResult:
+    def _bring_in(self, session: Session) -> UidSet:
+        """Take in what is left; returns those that have vanished."""
         if not self._looked:
             for row, state in self._recogniser.recognise(session, self._mailbox, self._left):
                 self._known[row.uid] = (row, state)
@@ -101,7 +110,7 @@ class Chunk(Work[ChunkResult]):
         gone = UidSet.EMPTY
         while self._left and not self._stop.is_set():
             gone |= self._fetch(session, self._next())
-        return self._finish(gone)
+        return gone
 
     def _next(self) -> UidSet:
         """What to ask for: everything left, or alone the message at which the connection died twice."""

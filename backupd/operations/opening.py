@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from backupd.errors import UsageError
+from backupd.operations.daily_limit import LimitedPop3Source, LimitedSource, Meter
 from backupd.operations.state import State
 from backupd.repository.keys import Secrets
 from backupd.repository.repository import Repository, unlock
@@ -19,13 +23,17 @@ from backupd.storage.opening import open_storage
 from backupd.storage.s3_settings import S3Settings
 from backupd.targets import parse
 from backupd.targets.base import Target
+from backupd.wire.bandwidth import Bandwidth
 from backupd.wire.imap_settings import ImapSettings
 from backupd.wire.pop3_settings import Pop3Settings
+from backupd.wire.settings import ServerSettings
 
 if TYPE_CHECKING:
     from backupd.config import Config
     from backupd.config.model import S3, Copy
     from backupd.storage.s3_probe import BucketFacts
+
+Settings = TypeVar("Settings", bound=ServerSettings)
 
 
 def open_repository_storage(config: Config) -> Storage:
@@ -114,22 +122,62 @@ def open_state(config: Config) -> State:
     return State(Path(config.state_dir))
 
 
-def open_source(config: Config, account: str, connections: int | None = None) -> Source:
-    """Where the account's mail is read from by IMAP. connections: fewer at once than configured.
+def open_source(
+    config: Config,
+    account: str,
+    connections: int | None = None,
+    *,
+    meter: Meter | None = None,
+    wait: Callable[[float], object] = time.sleep,
+) -> Source:
+    """Where the account's mail is read from by IMAP.
+
+    Args:
+        connections: fewer at once than configured.
+        meter: counts what is downloaded, and ends it where its limit does.
+        wait: some seconds that the server asks for; True when told to stop meanwhile.
 
     Raises UsageError for an unknown account, ConfigError.
     """
     from backupd.sources.imap.source import ImapSource
 
     configured = _imap(config, account).connections
-    return ImapSource(imap_settings(config, account), min(configured, connections or configured))
+    most = min(configured, connections or configured)
+    source = ImapSource(_counted(imap_settings(config, account), meter), most, sleep=wait)
+    return LimitedSource(source, meter) if meter and meter.limit else source
 
 
-def open_pop3(config: Config, account: str) -> Pop3Source:
-    """Where the account's mail is read from by POP3. Raises UsageError, ConfigError."""
+def open_pop3(config: Config, account: str, *, meter: Meter | None = None) -> Pop3Source:
+    """Where the account's mail is read from by POP3. meter: as for `open_source`. Raises UsageError, ConfigError."""
     from backupd.sources.pop3.source import Pop3Source as Source
 
-    return Source(pop3_settings(config, account))
+    source = Source(_counted(pop3_settings(config, account), meter))
+    return LimitedPop3Source(source, meter) if meter and meter.limit else source
+
+
+def _counted(settings: Settings, meter: Meter | None) -> Settings:
+    return replace(settings, flow=meter) if meter else settings
+
+
+def open_meter(
+    config: Config, account: str, state: State, *, limited: bool = True, clock: Callable[[], datetime] | None = None
+) -> Meter:
+    """What counts the downloads of one run of the account. limited: whether its daily limit holds. Raises UsageError.
+    """
+    found = config.account(account)
+    section = found.imap or found.pop3
+    limit = section.octets_a_day if section and limited else None
+    return Meter(state, account, limit=limit, flow=bandwidth(config), clock=clock or (lambda: datetime.now(UTC)))
+
+
+def bandwidth(config: Config) -> Bandwidth | None:
+    """The bound on what all connections to mail servers take together; the same for the same rate."""
+    return None if config.bandwidth is None else _bandwidth(config.bandwidth)
+
+
+@lru_cache(maxsize=8)
+def _bandwidth(rate: int) -> Bandwidth:
+    return Bandwidth(rate)
 
 
 def pop3_settings(config: Config, account: str) -> Pop3Settings:
@@ -146,6 +194,7 @@ def pop3_settings(config: Config, account: str) -> Pop3Settings:
         ca_file=pop3.ca_file,
         fingerprint=pop3.fingerprint or "",
         timeout=pop3.timeout,
+        flow=bandwidth(config),
         authentication=pop3.authentication,
     )
 
@@ -195,6 +244,7 @@ def imap_settings(config: Config, account: str) -> ImapSettings:
         ca_file=imap.ca_file,
         fingerprint=imap.fingerprint or "",
         timeout=imap.timeout,
+        flow=bandwidth(config),
         authentication=imap.authentication,
     )
 

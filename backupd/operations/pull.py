@@ -24,6 +24,7 @@ from backupd.errors import (
     ProtocolError,
     ServerError,
     ServerRefused,
+    Throttled,
     Transient,
 )
 from backupd.mail import arrival
@@ -46,6 +47,7 @@ from backupd.repository.snapshots import MailboxRecord
 from backupd.sources.base import Identity
 from backupd.sources.pop3.base import Listed, Pop3Session, Pop3Source, Retrieved, server_id
 from backupd.turns import TURN
+from backupd.wire.throttling import PATIENCE
 
 INBOX = Mailbox(raw_name=b"INBOX", name="INBOX", delimiter=b"/", subscribed=True)
 LONGEST_PAUSE = 900.0
@@ -147,8 +149,9 @@ class Pull:
                 if not isinstance(error, Transient | ProtocolError):
                     raise
                 failures = 0 if self._progress > before else failures + 1
-                asked = error.pause if isinstance(error, ConnectionFailed) else None
-                if failures >= len(PAUSES) or (asked or 0) > LONGEST_PAUSE:
+                asked = error.pause if isinstance(error, ConnectionFailed | Throttled) else None
+                longest = PATIENCE if isinstance(error, Throttled) else LONGEST_PAUSE
+                if failures >= len(PAUSES) or (asked or 0) > longest:
                     raise
                 if self._stop.wait(max(PAUSES[failures], asked or 0)):
                     raise Interrupted("stopped while waiting for the server", subject=self._account) from error

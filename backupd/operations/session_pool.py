@@ -2,7 +2,7 @@
 
 Retrying is decided here and nowhere else: work that fails with a `Transient` error (or an answer that makes no sense,
 after which a connection cannot be trusted) is called again on a new session, until it has failed too often without
-getting on.
+getting on. A pause that the server asks for is kept; one too long for a run to wait ends it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
-from backupd.errors import Interrupted, LoginRefused, ProtocolError, ServerError, Transient
+from backupd.errors import Interrupted, LoginRefused, ProtocolError, ServerError, Throttled, Transient
 from backupd.operations.stopping import Stop
 from backupd.sources.base import Session, Source
+from backupd.wire.throttling import PATIENCE
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds to wait before each new try; after the last, the error counts."""
@@ -52,7 +53,7 @@ class SessionPool:
     def run(self, work: Work[Result]) -> Result:
         """Do the work. Raises Interrupted when stopped while waiting, and the last error when trying again is no use.
         """
-        failures = 0
+        failures, waited = 0, 0.0
         while True:
             before = work.progress
             try:
@@ -64,6 +65,12 @@ class SessionPool:
                     raise
                 self._give_back(session)
                 return result
+            except Throttled as error:
+                waited = error.pause if work.progress > before else waited + error.pause
+                if waited > PATIENCE:
+                    raise
+                if self._stop.wait(error.pause):
+                    raise Interrupted("stopped while the server wanted a pause") from error
             except ServerError as error:
                 if not isinstance(error, Transient | ProtocolError) or not self._ever:
                     raise

@@ -11,9 +11,10 @@ import fcntl
 import os
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +25,8 @@ from backupd.repository.index_cache import sqlite_error
 from backupd.repository.runs import MessageRow
 from backupd.storage.base import Requests
 
-Outcome = Literal["stored", "unchanged", "failed", "interrupted"]
+Outcome = Literal["stored", "unchanged", "failed", "interrupted", "throttled"]
+"""throttled: ended in order before it was done, because the server or a limit wants a pause."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS run (
@@ -46,6 +48,11 @@ CREATE TABLE IF NOT EXISTS requests (
 CREATE TABLE IF NOT EXISTS listing (account TEXT PRIMARY KEY, digest BLOB NOT NULL, snapshot TEXT NOT NULL)
     WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS mended (account TEXT PRIMARY KEY, token TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS downloaded (account TEXT, hour TEXT, octets INTEGER NOT NULL, PRIMARY KEY (account, hour))
+    WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS pause (
+    account TEXT PRIMARY KEY, since TEXT NOT NULL, until TEXT NOT NULL, why TEXT NOT NULL, times INTEGER NOT NULL)
+    WITHOUT ROWID;
 """
 _FILE = "state.sqlite"
 _RUNS_KEPT = 1000
@@ -63,6 +70,16 @@ class Run(msgspec.Struct, frozen=True):
     snapshot: str | None = None
     error: str = ""
     problems: int = 0
+
+
+class Pause(msgspec.Struct, frozen=True):
+    """Until when an account is to be left alone. since, until: aware times. times: how often in a row for as long as we
+    guess."""
+
+    since: datetime
+    until: datetime
+    why: str
+    times: int = 0
 
 
 class Journal(msgspec.Struct, frozen=True):
@@ -154,6 +171,43 @@ class State:
         """Requests of the latest days on which there were any."""
         rows = self._read("SELECT day, writes, listings, reads FROM requests WHERE repository = ?", repository)
         return {date.fromisoformat(str(day)): Requests(*(int(str(each)) for each in counts)) for day, *counts in rows}
+
+    # What servers were asked for, and when they may be asked again
+
+    def downloaded(self, account: str, hour: datetime, octets: int) -> None:
+        """Add to what was downloaded in the hour that begins then; hours of a month ago are forgotten."""
+        self._write(
+            "INSERT INTO downloaded VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET octets = octets + excluded.octets",
+            [(account, hour.astimezone(UTC).isoformat(), octets)],
+        )
+        old = (hour - timedelta(days=_DAYS_KEPT)).astimezone(UTC).isoformat()
+        self._write("DELETE FROM downloaded WHERE account = ? AND hour <= ?", [(account, old)])
+
+    def downloads(self, account: str) -> dict[datetime, int]:
+        """Octets downloaded, by the beginning of the hour in UTC."""
+        rows = self._read("SELECT hour, octets FROM downloaded WHERE account = ? ORDER BY hour", account)
+        return {datetime.fromisoformat(str(hour)): int(str(octets)) for hour, octets in rows}
+
+    def downloads_by_day(self, account: str) -> dict[date, int]:
+        """Octets downloaded on each of the latest days, in UTC."""
+        days: Counter[date] = Counter()
+        for hour, octets in self.downloads(account).items():
+            days[hour.date()] += octets
+        return dict(days)
+
+    def not_before(self, account: str) -> Pause | None:
+        """The pause that was last asked for, whether it is over or not; None after a run that went well."""
+        rows = self._read("SELECT since, until, why, times FROM pause WHERE account = ?", account)
+        return msgspec.convert(dict(zip(Pause.__struct_fields__, rows[0], strict=True)), Pause) if rows else None
+
+    def leave_alone(self, account: str, pause: Pause) -> None:
+        """Remember when the account may be asked again."""
+        times = (pause.since.astimezone(UTC).isoformat(), pause.until.astimezone(UTC).isoformat())
+        self._write("INSERT OR REPLACE INTO pause VALUES (?, ?, ?, ?, ?)", [(account, *times, pause.why, pause.times)])
+
+    def may_go_on(self, account: str) -> None:
+        """Nobody wants a pause any more."""
+        self._write("DELETE FROM pause WHERE account = ?", [(account,)])
 
     # What the server calls messages that are stored
 

@@ -186,6 +186,8 @@ def judge(
     critical += [f"snapshot {ref.id} is damaged" for ref in damaged]
     if last_run and last_run.outcome == "failed":
         warnings.append(f"the last run failed: {last_run.error}")
+    if last_run and last_run.outcome == "throttled":
+        warnings.append(f"the last run ended before all was read: {last_run.error}")
     if last_run and last_run.outcome == "interrupted":
         warnings.append("the last run was interrupted")
     if newest and newest.checkpoint:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
+from backupd.errors import BackupdError
+
 _GLANCE_SECONDS = 0.1
 
 
@@ -14,6 +16,7 @@ class Stop:
     def __init__(self, for_all: threading.Event | None = None) -> None:
         self._for_all = for_all or threading.Event()
         self._here = threading.Event()
+        self._reason: BackupdError | None = None
 
     @property
     def wished(self) -> bool:
@@ -24,8 +27,14 @@ class Stop:
         """Whether this run should stop, for whatever reason."""
         return self._here.is_set() or self._for_all.is_set()
 
-    def set(self) -> None:
+    @property
+    def reason(self) -> BackupdError | None:
+        """Why this run ends in order before it is done, where that is nobody's wish; the first reason counts."""
+        return None if self.wished else self._reason
+
+    def set(self, reason: BackupdError | None = None) -> None:
         """Stop this run's threads."""
+        self._reason = self._reason or reason
         self._here.set()
 
     def wait(self, seconds: float) -> bool:

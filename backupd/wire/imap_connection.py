@@ -21,14 +21,14 @@ from backupd.errors import (
     ServerError,
     ServerRefused,
 )
-from backupd.wire import imap_login, tls
+from backupd.wire import imap_login, throttling, tls
 from backupd.wire.imap_commands import Literal, Part, string
 from backupd.wire.imap_fetch import Fetch, FetchReader, from_untagged
 from backupd.wire.imap_parser import Continuation, Response, Status, Tagged, Untagged, Value
 from backupd.wire.imap_settings import ImapSettings
 from backupd.wire.imap_stream import ImapStream
+from backupd.wire.stream import BUFFER_OCTETS, show
 from backupd.wire.stream import connect as connected
-from backupd.wire.stream import show
 
 __all__ = ["Answer", "Fetch", "ImapConnection", "ImapSettings", "Literal", "connect", "string"]
 
@@ -206,8 +206,11 @@ class ImapConnection:
 
     def _checked(self, response: Response) -> Response:
         if isinstance(response, Untagged) and response.kind == b"BYE" and not self._leaving:
-            text = show(response.status.text) if response.status else ""
-            raise self.stream.lost(f"the server ended the session: {text}")
+            status = response.status or Status(b"BYE", b"", [], b"")
+            if found := throttling.wish(status.code, status.text):
+                self.close()
+                raise throttling.throttled(found, show(status.text), subject=self.address)
+            raise self.stream.lost(f"the server ended the session: {show(status.text)}")
         if isinstance(response, Tagged) and response.tag not in self._waiting:
             raise self.stream.broken(ProtocolError(f"an answer to a command never sent: {show(response.tag)}"))
         return response
@@ -265,12 +268,19 @@ def _socket(settings: ImapSettings) -> socket.socket:
     return connected(settings.host, settings.port, settings.timeout, settings.address)
 
 
-def _open(settings: ImapSettings) -> ImapConnection:
+def _open(settings: ImapSettings, buffer_octets: int = BUFFER_OCTETS) -> ImapConnection:
     """Connected and greeted, and for starttls at the point where the handshake begins."""
     sock = _socket(settings)
     if settings.tls == "implicit":
         sock = tls.wrap(sock, settings.host, settings.address, settings.trust, lambda: _socket(settings))
-    stream = ImapStream(sock, settings.address, spool_folder=settings.spool_folder)
+    stream = ImapStream(
+        sock,
+        settings.address,
+        spool_folder=settings.spool_folder,
+        timeout=settings.timeout,
+        flow=settings.flow,
+        buffer_octets=buffer_octets,
+    )
     connection = ImapConnection(stream, settings.address)
     try:
         greeting = stream.response()
@@ -284,6 +294,8 @@ def _open(settings: ImapSettings) -> ImapConnection:
     status = greeting.status if isinstance(greeting, Untagged) else None
     if status is None or status.kind not in (b"OK", b"PREAUTH"):
         stream.close()
+        if status and (found := throttling.wish(status.code, status.text)):
+            raise throttling.throttled(found, show(status.text), subject=settings.address)
         text = show(status.text) if status else "not an IMAP server"
         raise ConnectionFailed(f"the server does not want us now: {text}", subject=settings.address)
     if settings.tls != "starttls":
@@ -303,12 +315,14 @@ def _open(settings: ImapSettings) -> ImapConnection:
     return connection
 
 
-def connect(settings: ImapSettings) -> ImapConnection:
+def connect(settings: ImapSettings, *, buffer_octets: int = BUFFER_OCTETS) -> ImapConnection:
     """Connect, make sure that it is the server, and log in.
 
-    Raises ConnectionFailed, CertificateRefused, LoginRefused (or ConnectionLost, ProtocolError on the way).
+    buffer_octets: how much is read at once; little for a connection that mostly waits.
+
+    Raises ConnectionFailed, CertificateRefused, LoginRefused, Throttled (or ConnectionLost, ProtocolError on the way).
     """
-    connection = _open(settings)
+    connection = _open(settings, buffer_octets)
     try:
         if settings.tls == "starttls":
             connection.stream.switch(
@@ -318,6 +332,7 @@ def connect(settings: ImapSettings) -> ImapConnection:
             )
             connection.learn_capabilities()  # what was announced before the handshake counts for nothing
         imap_login.log_in(connection, settings)
+        connection.stream.logged_in()
         connection.introduce()
     except BaseException:
         connection.close()

@@ -20,7 +20,7 @@ from backupd.model import Flags
 from backupd.wire.imap_parser import Untagged, Value, number_or_none, pairs, parse_values
 from backupd.wire.imap_stream import ImapStream
 from backupd.wire.spool import SpooledBody
-from backupd.wire.stream import BUFFER_OCTETS, show
+from backupd.wire.stream import show
 
 
 class Fetch(msgspec.Struct, frozen=True):
@@ -127,16 +127,17 @@ class FetchReader:
         while True:
             found = match(buffer, stream.start, stream.end)
             if found is None:
-                if buffer.find(b"\n", stream.start, stream.end) >= 0 or stream.end - stream.start > 65536:
+                unread = stream.end - stream.start
+                if buffer.find(b"\n", stream.start, stream.end) >= 0 or unread > min(65536, stream.room // 2):
                     return
-                stream.fill(stream.end - stream.start + 1)
+                stream.fill(unread + 1)
                 continue
             uid, flags, date, size, modseq, emailid, gmail, labels, octets = found.group(*groups)
             body = None
             if with_body:
                 head, length = found.end() - stream.start, int(octets)
                 whole = head + length + 3
-                if whole > BUFFER_OCTETS:
+                if whole > stream.room:
                     return
                 if stream.end - stream.start < whole:
                     stream.fill(whole)

@@ -9,6 +9,7 @@ import base64
 from typing import TYPE_CHECKING
 
 from backupd.errors import ConnectionFailed, LoginRefused, ServerError
+from backupd.wire import throttling
 from backupd.wire.imap_commands import string
 from backupd.wire.stream import show, without
 
@@ -16,12 +17,14 @@ if TYPE_CHECKING:
     from backupd.wire.imap_connection import Answer, ImapConnection
     from backupd.wire.imap_settings import ImapSettings
 
-TRANSIENT_CODES = frozenset({b"UNAVAILABLE", b"INUSE", b"LIMIT", b"SERVERBUG", b"CONTACTADMIN", b"THROTTLED"})
-_TRANSIENT_WORDS = ("authenticated but not connected", "throttled", "too many", "try again", "temporar")
+TRANSIENT_CODES = frozenset({b"UNAVAILABLE", b"INUSE", b"LIMIT", b"SERVERBUG", b"CONTACTADMIN"})
+_TRANSIENT_WORDS = ("authenticated but not connected", "too many", "try again", "temporar")
 
 
 def log_in(connection: ImapConnection, settings: ImapSettings) -> None:
-    """Log in and learn the capabilities. Raises LoginRefused, or ConnectionFailed when it may pass by itself."""
+    """Log in and learn the capabilities. Raises LoginRefused, or ConnectionFailed or Throttled when it may pass by
+    itself.
+    """
     secret = settings.secret()
     mechanism = _mechanism(connection, settings)
     if mechanism == b"LOGIN":
@@ -81,6 +84,8 @@ def _refused(answer: Answer, settings: ImapSettings, secrets: tuple[bytes, ...])
     """secrets: what the server may repeat, and nobody shall see, not even the half of it that a cut would leave."""
     status = answer.status
     text = show(without(status.text, secrets))
+    if found := throttling.wish(status.code, status.text):
+        return throttling.throttled(found, text, subject=settings.address)
     lowered = text.lower()
     if status.code in TRANSIENT_CODES or any(word in lowered for word in _TRANSIENT_WORDS):
         return ConnectionFailed(

@@ -6,8 +6,8 @@ import re
 import socket
 from collections.abc import Iterable
 
-from backupd.errors import CertificateRefused, ConnectionFailed, ServerError, ServerRefused
-from backupd.wire import pop3_login, tls
+from backupd.errors import CertificateRefused, ConnectionFailed, ServerError, ServerRefused, Throttled
+from backupd.wire import pop3_login, throttling, tls
 from backupd.wire.pop3_settings import Pop3Settings
 from backupd.wire.pop3_stream import Pop3Stream, Reply
 from backupd.wire.spool import SpooledBody
@@ -92,6 +92,8 @@ def may_pass(reply: Reply) -> bool:
 
 def refusal(what: str, reply: Reply, address: str, capabilities: dict[str, tuple[str, ...]]) -> ServerError:
     """See Pop3Connection.refusal. what: such as "the server refused the login"."""
+    if found := throttling.wish(reply.code.encode(), reply.text.encode()):
+        return throttling.throttled(found, reply.text, subject=address)
     said = f"{what}: {reply.text or 'it gives no reason'}"
     if may_pass(reply):
         delay = next(iter(capabilities.get("LOGIN-DELAY", ())), "")
@@ -111,7 +113,9 @@ def _open(settings: Pop3Settings) -> Pop3Connection:
     sock = _socket(settings)
     if settings.tls == "implicit":
         sock = tls.wrap(sock, settings.host, settings.address, settings.trust, lambda: _socket(settings))
-    stream = Pop3Stream(sock, settings.address, spool_folder=settings.spool_folder)
+    stream = Pop3Stream(
+        sock, settings.address, spool_folder=settings.spool_folder, timeout=settings.timeout, flow=settings.flow
+    )
     try:
         greeting = stream.reply()
     except ServerError as error:
@@ -125,6 +129,8 @@ def _open(settings: Pop3Settings) -> Pop3Connection:
     if not greeting.ok:
         stream.close()
         refused = connection.refusal("the server does not want us now", greeting)
+        if isinstance(refused, Throttled):
+            raise refused
         raise ConnectionFailed(refused.what, subject=settings.address, remedy="another try comes later")
     if settings.tls == "starttls":
         reply = connection.command(b"STLS")
@@ -141,7 +147,7 @@ def _open(settings: Pop3Settings) -> Pop3Connection:
 def connect(settings: Pop3Settings) -> Pop3Connection:
     """Connect, make sure that it is the server, and log in.
 
-    Raises ConnectionFailed, CertificateRefused, LoginRefused (or ConnectionLost, ProtocolError on the way).
+    Raises ConnectionFailed, CertificateRefused, LoginRefused, Throttled (or ConnectionLost, ProtocolError on the way).
     """
     connection = _open(settings)
     try:
@@ -154,6 +160,7 @@ def connect(settings: Pop3Settings) -> Pop3Connection:
         # What was announced before a handshake counts for nothing, and so it is not even asked for (RFC 2595, 4).
         connection.learn_capabilities()
         pop3_login.log_in(connection, settings)
+        connection.stream.logged_in()
         if connection.capabilities:
             connection.learn_capabilities()  # servers announce more to those they know
     except BaseException:

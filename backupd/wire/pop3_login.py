@@ -9,7 +9,7 @@ import base64
 import hashlib
 from typing import TYPE_CHECKING
 
-from backupd.errors import ConnectionFailed, LoginRefused, ServerError
+from backupd.errors import ConnectionFailed, LoginRefused, ServerError, Throttled
 
 if TYPE_CHECKING:
     from backupd.wire.pop3_connection import Pop3Connection
@@ -69,7 +69,7 @@ def _sasl(connection: Pop3Connection, mechanism: bytes, blob: bytes) -> Reply:
 def _refused(connection: Pop3Connection, settings: Pop3Settings, reply: Reply) -> ServerError:
     what = f"the server refused the login of {settings.username}"
     error = connection.refusal(what, reply)
-    if isinstance(error, ConnectionFailed):
+    if isinstance(error, ConnectionFailed | Throttled):
         return error
     return LoginRefused(
         error.what, subject=settings.address, remedy="check username and password; many providers want an app password"

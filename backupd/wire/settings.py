@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from backupd.wire.bandwidth import Flow
 from backupd.wire.tls import Trust
 
 
@@ -21,6 +22,7 @@ class ServerSettings:
         fingerprint: SHA-256 of the server's certificate; when given, this certificate and no other is accepted.
         timeout: seconds the server may be silent, and a connection may take.
         spool_folder: where messages above 4 MiB are kept while they are in use; None for the system's folder.
+        flow: is told of all octets of all connections, and may hold them up.
     """
 
     host: str
@@ -32,6 +34,7 @@ class ServerSettings:
     fingerprint: str = ""
     timeout: float = 60.0
     spool_folder: Path | None = None
+    flow: Flow | None = field(default=None, repr=False, compare=False)
 
     @property
     def address(self) -> str:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import select
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from backupd.errors import ConnectionFailed, ConnectionLost, ProtocolError, ServerError
 from backupd.turns import TURN
+from backupd.wire.bandwidth import Flow
+from backupd.wire.patience import Patience
 
 BUFFER_OCTETS = 1 << 20
 SPOOL_ABOVE = 4 << 20
@@ -18,6 +21,10 @@ TURN_OCTETS = 16 << 20
 """After so many, others have their turn although more has come already: their servers must not wait for minutes."""
 MAX_LINE = 32 << 20
 """A SEARCH answer of a million scattered UIDs has about 8 MB in one line; more than four times that is no answer."""
+_SENT_AT_ONCE = 1 << 18
+"""A server must take so much within the time-out: 35 kbit/s with the default."""
+_KEEPALIVE = {"TCP_KEEPIDLE": 120, "TCP_KEEPINTVL": 30, "TCP_KEEPCNT": 4}
+"""Seconds of silence before the kernel asks, between its questions, and how many go unanswered: four minutes in all."""
 
 
 class Stream:
@@ -27,16 +34,31 @@ class Stream:
         sock: connected, with its time-out set, plain or TLS.
         address: host:port, for messages.
         spool_folder: where large messages go; None for the system's temporary folder.
+        timeout: seconds the server may be silent, as set on the socket; None where nothing bounds how slow it may be.
+        flow: is told of all octets, and may hold them up.
+        buffer_octets: how much is read at once.
     """
 
     upgrade = "STARTTLS"
     """The command after which a handshake comes, for messages."""
 
-    def __init__(self, sock: socket.socket, address: str, *, spool_folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        address: str,
+        *,
+        spool_folder: Path | None = None,
+        timeout: float | None = None,
+        flow: Flow | None = None,
+        buffer_octets: int = BUFFER_OCTETS,
+    ) -> None:
         self._socket = sock
         self._address = address
         self._spool_folder = spool_folder
-        self.buffer = bytearray(BUFFER_OCTETS)
+        self._patience = Patience(timeout) if timeout else None
+        self._flow = flow
+        self.room = buffer_octets
+        self.buffer = bytearray(buffer_octets)
         self.view = memoryview(self.buffer)
         self.start = 0
         """Where the octets not yet used begin in the buffer, and where they end."""
@@ -69,23 +91,41 @@ class Stream:
             )
         self._socket = wrap(self._socket)
 
+    def logged_in(self) -> None:
+        """The login is over: from now on each answer has its own time."""
+        if self._patience:
+            self._patience.logged_in()
+
     def send(self, octets: bytes | bytearray | memoryview) -> None:
         """Send all octets. Raises ConnectionLost."""
         if self.closed:
             raise self.lost("the connection was closed before")
         self._asked = True
+        if self._patience:
+            self._patience.asked()
         try:
-            self._socket.sendall(octets)
+            if len(octets) <= _SENT_AT_ONCE and self._flow is None:
+                self._socket.sendall(octets)
+            else:
+                self._send_in_pieces(memoryview(octets))
         except TimeoutError:
             raise self.lost("the server did not take a command in time") from None
         except OSError as error:
             raise self.lost(_reason(error)) from error
 
+    def _send_in_pieces(self, octets: memoryview) -> None:
+        most = min(_SENT_AT_ONCE, self._flow.most if self._flow else _SENT_AT_ONCE)
+        for start in range(0, len(octets), most):
+            piece = octets[start : start + most]
+            self._socket.sendall(piece)
+            if self._flow:
+                self._flow.sent(len(piece))
+
     def fill(self, wanted: int = 1) -> None:
         """Have at least `wanted` unread octets in the buffer (at most its size). Raises ConnectionLost."""
         if self.closed:
             raise self.lost("the connection was closed before")
-        if BUFFER_OCTETS - self.start < wanted or self.start == self.end or self.end == BUFFER_OCTETS:
+        if self.room - self.start < wanted or self.start == self.end or self.end == self.room:
             unread = self.end - self.start
             self.buffer[:unread] = self.buffer[self.start : self.end]
             self.start, self.end = 0, unread
@@ -93,13 +133,18 @@ class Stream:
             self.end += self._receive(self.view[self.end :])
 
     def _receive(self, room: memoryview) -> int:
+        waited = 0.0
+        if self._flow is not None:
+            room = room[: self._flow.most]
         try:
-            if self._may_go_on():
-                got = self._socket.recv_into(room)
+            got = self._take_what_came(room) if self._may_go_on() else None
+            if got is not None:
                 self._in_turn += got
             else:
                 with TURN.given_up():
+                    began = time.monotonic()
                     got = self._socket.recv_into(room)
+                    waited = time.monotonic() - began
                 self._in_turn = got
         except TimeoutError:
             raise self.lost("the server sent nothing for too long") from None
@@ -110,7 +155,26 @@ class Stream:
         self.octets_received += got
         self.round_trips += self._asked
         self._asked = False
+        if self._patience and not self._patience.waited(waited, got):
+            raise self.lost("the server sends so little that nothing comes of it")
+        if self._flow is not None:
+            self._flow.received(got)
         return got
+
+    def _take_what_came(self, room: memoryview) -> int | None:
+        """What has come already; None if that is less than it takes: of a TLS record, nothing can be had but the whole.
+        Whoever drips the rest of one must not make others wait for their turn.
+        """
+        if not isinstance(self._socket, ssl.SSLSocket):
+            return self._socket.recv_into(room)
+        timeout = self._socket.gettimeout()
+        self._socket.settimeout(0)
+        try:
+            return self._socket.recv_into(room)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return None
+        finally:
+            self._socket.settimeout(timeout)
 
     def _may_go_on(self) -> bool:
         """Whether to keep the turn: something has come already, and this has not lasted too long."""
@@ -173,7 +237,11 @@ def connect(host: str, port: int, timeout: float, address: str) -> socket.socket
             remedy="check host and port, and whether the server and the network are up",
         ) from None
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # A connection on which nothing is said may have ended without a word. So the kernel asks, and routers remember it.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVE.items():
+        if hasattr(socket, option):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
     return sock
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from backupd.errors import ConnectionFailed, ConnectionLost, ProtocolError, ServerRefused
-from backupd.sources.base import Fetched
+from backupd.errors import ConnectionLost, Interrupted, ProtocolError, ServerRefused, Throttled
+from backupd.model import MailboxStatus, MessageState
+from backupd.sources.base import Fetched, Known
 from backupd.sources.imap import ImapSource
 from backupd.wire.imap_connection import ImapSettings
+from backupd.wire.throttling import EXHAUSTED, PATIENCE, SLOWER
 from tests.support.scripted_imap import CAPABILITIES, PASSWORD, USER, Cut, ScriptedImap
 from tests.support.scripted_reading import (
     BODY_FETCH,
@@ -118,17 +122,53 @@ def test_a_server_that_throttles_without_end_is_left_for_later(
     server: ScriptedImap, open_session: Open, pauses: list[float]
 ) -> None:
     server.on(BODY_FETCH, b"%TAG% NO [THROTTLED] not now\r\n")
-    with pytest.raises(ConnectionFailed, match="throttling"):
+    with pytest.raises(Throttled, match="throttling") as refused:
         list(open_session(server, patience=100).fetch(INBOX, every(server)))
     assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0]
+    assert (refused.value.pause, refused.value.guessed) == (SLOWER, True)
 
 
-def test_an_exhausted_quota_ends_the_reading_at_once(server: ScriptedImap, open_session: Open) -> None:
+def test_a_pause_too_long_for_a_run_is_left_to_the_next(
+    server: ScriptedImap, open_session: Open, pauses: list[float]
+) -> None:
+    server.on(BODY_FETCH, b"%TAG% NO Request is throttled. Suggested Backoff Time: 299000 milliseconds\r\n")
+    with pytest.raises(Throttled) as refused:
+        list(open_session(server, patience=PATIENCE).fetch(INBOX, every(server)))
+    assert pauses == []
+    assert (refused.value.pause, refused.value.guessed) == (299.0, False)
+
+
+def test_an_exhausted_quota_ends_the_reading_at_once(
+    server: ScriptedImap, open_session: Open, pauses: list[float]
+) -> None:
     server.on(BODY_FETCH, b"%TAG% NO [OVERQUOTA] Account exceeded command or bandwidth limits\r\n")
-    with pytest.raises(ServerRefused, match="bandwidth limits") as refused:
+    with pytest.raises(Throttled, match="bandwidth limits") as refused:
         list(open_session(server).fetch(INBOX, every(server)))
-    assert refused.value.code == b"OVERQUOTA"
+    assert (refused.value.pause, pauses) == (EXHAUSTED, [])
     assert len(server.received(BODY_FETCH)) == 1
+
+
+@pytest.mark.parametrize("command", [rb"EXAMINE", rb"LIST", rb"STATUS", rb"UID FETCH .*FLAGS"])
+@pytest.mark.parametrize("text", [b"[OVERQUOTA] enough", b"Request is throttled. Suggested Backoff Time: 9000000 ms"])
+def test_a_pause_is_wanted_whatever_was_asked(
+    server: ScriptedImap, open_session: Open, command: bytes, text: bytes
+) -> None:
+    server.on(command, b"%TAG% NO " + text + b"\r\n")
+    session = open_session(server)
+    states = [MessageState(uid, (), (), None) for uid in every(server)]
+    known = Known(MailboxStatus(COUNT, COUNT + 1, 7), every(server), lambda: iter(states))
+    with pytest.raises(Throttled):
+        session.discover() if command in (b"LIST", b"STATUS") else session.scan(INBOX, known)
+
+
+def test_who_is_told_to_stop_does_not_wait_for_the_end_of_a_pause(server: ScriptedImap) -> None:
+    server.on(BODY_FETCH, b"%TAG% NO Request is throttled. Suggested Backoff Time: 60000 milliseconds\r\n")
+    settings = ImapSettings(server.host, USER, PASSWORD, port=server.port, tls="none", timeout=5)
+    stop = threading.Event()
+    with closing(ImapSource(settings, sleep=stop.wait).open()) as session:
+        stop.set()
+        with pytest.raises(Interrupted):
+            list(session.fetch(INBOX, every(server)))
 
 
 def test_uids_that_mean_others_now_are_not_read(server: ScriptedImap) -> None:

@@ -112,6 +112,8 @@ class ScriptedImap:
         self._listener = socket.create_server((self.host, 0))
         self.port = int(self._listener.getsockname()[1])
         self._open: list[socket.socket] = []
+        self._speaking: list[socket.socket] = []
+        self._beneath: dict[int, socket.socket] = {}
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 
@@ -121,6 +123,19 @@ class ScriptedImap:
         A reply may be a function of the command, in which case it gives the bytes. times: for so many commands.
         """
         self._scripts.append((re.compile(pattern, re.DOTALL), reply, [times]))
+
+    def say(self, octets: bytes, connection: int = -1) -> None:
+        """Send this, unasked, on the latest connection (or that one of all there were)."""
+        self._speaking[connection].sendall(octets)
+
+    def beneath(self, connection: int = -1) -> socket.socket:
+        """The socket below the TLS of this connection, to send octets that are no record."""
+        return self._beneath[id(self._speaking[connection])]
+
+    def hang_up(self, connection: int = -1) -> None:
+        """Cut this connection."""
+        with contextlib.suppress(OSError):
+            self._speaking[connection].shutdown(socket.SHUT_RDWR)
 
     def received(self, pattern: bytes) -> list[bytes]:
         """The commands that match."""
@@ -157,8 +172,10 @@ class ScriptedImap:
     def _serve(self, sock: socket.socket) -> None:
         with contextlib.suppress(OSError, ssl.SSLError):
             if self._context and not self._starttls:
+                plain = sock.dup()
                 sock = self._context.wrap_socket(sock, server_side=True)
-                self._open.append(sock)
+                self._open += [sock, plain]
+                self._beneath[id(sock)] = plain
             try:
                 self._talk(sock)
             finally:
@@ -168,17 +185,25 @@ class ScriptedImap:
 
     def _talk(self, sock: socket.socket) -> None:
         sock.sendall(self.greeting)
+        self._speaking.append(sock)
         file = sock.makefile("rb")
         selected: list[bytes] = []
+        idle = b""
         while command := self._read(file, sock):
             tag, _, words = command.partition(b" ")
+            if command.upper() == b"DONE":
+                tag, words = idle, b"DONE"
+            elif words.upper() == b"IDLE":
+                idle = tag
             self.commands.append(words)
             if words.upper() == b"STARTTLS" and self._starttls:
                 forged = b"* CAPABILITY IMAP4rev1 FORGED\r\n" if self._starttls == "inject" else b""
                 sock.sendall(done(tag) + forged)
                 assert self._context
+                plain = sock
                 sock = self._context.wrap_socket(sock, server_side=True)
                 self._open.append(sock)
+                self._speaking[self._speaking.index(plain)] = sock
                 file = sock.makefile("rb")
                 continue
             reply = self._scripted(words)
@@ -239,7 +264,9 @@ class ScriptedImap:
             return self._examine(self.boxes[name])
         if verb in (b"UID", b"FETCH"):
             return self._messages(words, self.boxes[selected[0]]) if selected else b"%TAG% BAD nothing selected\r\n"
-        if verb in (b"ID", b"ENABLE", b"NOOP", b"LSUB", b"LOGOUT"):
+        if verb == b"IDLE":
+            return b"+ idling\r\n"
+        if verb in (b"ID", b"ENABLE", b"NOOP", b"LSUB", b"LOGOUT", b"DONE", b"NOTIFY"):
             return done(b"%TAG%", b"* BYE goodbye\r\n" if verb == b"LOGOUT" else b"")
         return b"%TAG% BAD unknown command\r\n"
 

@@ -20,8 +20,11 @@ from backupd.errors import (
     LoginRefused,
     ProtocolError,
     ServerRefused,
+    Throttled,
+    Transient,
 )
 from backupd.wire.imap_connection import ImapConnection, ImapSettings, Literal, connect, string
+from backupd.wire.throttling import EXHAUSTED, SLOWER
 from backupd.wire.tls import fingerprint_of
 from tests.support.dovecot_account import Account
 from tests.support.mail import large_message, message
@@ -272,14 +275,35 @@ def test_a_login_that_is_disabled_is_not_tried() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [b"[UNAVAILABLE] try later", b"[LIMIT] too many connections", b"User is authenticated but not connected.",
-     b"Request is throttled. Suggested Backoff Time: 9 milliseconds"],
-)  # fmt: skip
+    [b"[UNAVAILABLE] try later", b"[LIMIT] too many connections", b"User is authenticated but not connected."],
+)
 def test_a_refusal_that_may_pass_is_no_wrong_password(text: bytes) -> None:
     with ScriptedImap() as server:
         server.on(rb"AUTHENTICATE", b"%TAG% NO " + text + b"\r\n")
         with pytest.raises(ConnectionFailed):
             connect(settings(server))
+
+
+@pytest.mark.parametrize(
+    ("text", "pause", "guessed"),
+    [
+        (b"Request is throttled. Suggested Backoff Time: 299000 milliseconds", 299.0, False),
+        (b"[THROTTLED] not now", SLOWER, True),
+        (b"[ALERT] Account exceeded command or bandwidth limits. (Failure)", EXHAUSTED, True),
+        (b"[OVERQUOTA] enough for today", EXHAUSTED, True),
+    ],
+)
+@pytest.mark.parametrize("when", ["greeting", "login", "command"])
+def test_a_server_that_wants_a_pause_says_for_how_long(when: str, text: bytes, pause: float, guessed: bool) -> None:
+    bye = b"* BYE " + text + b"\r\n"
+    with ScriptedImap(greeting=bye if when == "greeting" else b"* OK ready\r\n") as server:
+        if when == "login":
+            server.on(rb"AUTHENTICATE", b"%TAG% NO " + text + b"\r\n")
+        server.on(rb"NOOP", Cut(bye))
+        with pytest.raises(Throttled) as refused:
+            connect(settings(server)).command(b"NOOP")
+    assert (refused.value.pause, refused.value.guessed) == (pause, guessed)
+    assert isinstance(refused.value, Transient)
 
 
 @pytest.mark.parametrize("mechanism", ["xoauth2", "oauthbearer"])

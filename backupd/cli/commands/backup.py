@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from backupd.cli import output
 from backupd.cli.context import INTERRUPTED, Context, Here
-from backupd.errors import BackupdError
+from backupd.errors import BackupdError, Throttled
 
 if TYPE_CHECKING:
     from backupd.operations.accounts import Accounts
@@ -23,13 +23,15 @@ FAILED = 1
 INCOMPLETE = 3
 
 
-def command(*accounts: str, context: Here) -> int:
+def command(*accounts: str, now: bool = False, context: Here) -> int:
     """Take a snapshot of accounts now, of several at once. One that fails does not stop the others.
 
     Parameters
     ----------
     accounts
         Their names in the configuration; none means all.
+    now
+        Even of accounts whose server wants to be left alone for a while, and beyond their daily limit.
     """
     from backupd.cli.progress import shown
     from backupd.operations.accounts import Accounts
@@ -45,7 +47,7 @@ def command(*accounts: str, context: Here) -> int:
         Accounts(context.open_repository, state) as opened,
         ThreadPoolExecutor(context.config.concurrency, thread_name_prefix="account") as pool,
     ):
-        runner = _Runner(context, opened, observer, stop)
+        runner = _Runner(context, opened, observer, stop, now)
         given = pool.map(runner.run, names)
         results = {name: result for name, result in zip(names, given, strict=True) if result is not None}
         stored = opened.bytes_stored
@@ -67,8 +69,11 @@ def command(*accounts: str, context: Here) -> int:
 class _Runner:
     """Runs accounts, from several threads, and has what came of each instead of an exception."""
 
-    def __init__(self, context: Context, accounts: Accounts, observer: Observer, stop: threading.Event) -> None:
+    def __init__(
+        self, context: Context, accounts: Accounts, observer: Observer, stop: threading.Event, at_once: bool
+    ) -> None:
         self._context, self._accounts, self._observer, self._stop = context, accounts, observer, stop
+        self._at_once = at_once
 
     def renew_locks(self, state: State) -> BackupdError | None:
         """Keep the locks of what is stored from running out; what it failed of."""
@@ -90,7 +95,9 @@ class _Runner:
         if self._stop.is_set():
             return None
         try:
-            return self._accounts.back_up(self._context.config, name, observer=self._observer, stop=self._stop)
+            return self._accounts.back_up(
+                self._context.config, name, observer=self._observer, stop=self._stop, at_once=self._at_once
+            )
         except BackupdError as error:
             return error
         except Exception as error:  # noqa: BLE001 - even a bug in one account's run must not cost the others theirs
@@ -101,15 +108,15 @@ class _Runner:
 
 def exit_code(results: list[BackupReport | BackupdError]) -> int:
     """The worst of all accounts: 130 when interrupted; what they failed with, or 1 when not all of them, or not for
-    the same reason; 3 when something is missing; else 0."""
-    codes = {result.exit_code for result in results if isinstance(result, BackupdError)}
+    the same reason; 3 when something is missing, be it only until a pause is over; else 0."""
+    failures = [result for result in results if isinstance(result, BackupdError) and not isinstance(result, Throttled)]
+    codes = {error.exit_code for error in failures}
     if INTERRUPTED in codes:
         return INTERRUPTED
     if codes:
-        all_failed = all(isinstance(result, BackupdError) for result in results)
-        return codes.pop() if all_failed and len(codes) == 1 else FAILED
-    problems = any(not isinstance(result, BackupdError) and result.problems for result in results)
-    return INCOMPLETE if problems else 0
+        return codes.pop() if len(failures) == len(results) and len(codes) == 1 else FAILED
+    missing = any(isinstance(result, BackupdError) or result.problems for result in results)
+    return INCOMPLETE if missing else 0
 
 
 def _document(name: str, result: BackupReport | BackupdError) -> object:

@@ -71,7 +71,7 @@ def _plain(link: Link) -> tuple[list[Mailbox], Positions]:
     connection = link.connection
     listing, subscriptions = connection.send(b'LIST "" "*"'), connection.send(b'LSUB "" "*"')
     listed, subscribed = connection.wait(listing), connection.wait(subscriptions)
-    connection.check(listed.status, [b"LIST"])
+    link.insist(listed.status, b"LIST")
     both = listed.untagged + subscribed.untagged
     names = {_key(name) for one in both if one.kind == b"LSUB" and (name := _name(one)) is not None}
     return _mailboxes((one for one in both if one.kind == b"LIST"), names), {}
@@ -90,7 +90,10 @@ def _statuses(link: Link, names: list[bytes]) -> Positions:
             return found
         name, tag = waiting.popleft()
         answer = link.connection.wait(tag)
-        link.throttle.heed(answer.status)
+        if answer.status.kind == b"OK":
+            link.throttle.heed(answer.status)
+        else:
+            link.throttle.refuse(answer.status)
         # By order and not by name: some servers write the name another way than they were asked.
         for data in _positions(answer.of(b"STATUS")).values():
             found[_key(name)] = data

@@ -85,6 +85,12 @@ class Link:
                 self.connection.check(answer.status, parts)
                 return answer
 
+    def insist(self, status: Status, command: bytes) -> None:
+        """Raise Throttled or ServerRefused unless the status is OK: this command cannot be taken up in the middle."""
+        if status.kind != b"OK":
+            self.throttle.refuse(status)
+            self.connection.check(status, [command])
+
     def settle(self) -> None:
         """Let go of what was asked for ahead, so that other commands may be sent."""
         if self.ahead:

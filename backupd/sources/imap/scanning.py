@@ -18,7 +18,7 @@ from backupd.sources.base import Known, Scan
 from backupd.sources.imap.ahead import Step
 from backupd.sources.imap.fetching import state_of
 from backupd.sources.imap.link import Ended, Link, object_id, position, status_of, uid_set
-from backupd.sources.imap.throttle import suggested_pause
+from backupd.sources.imap.throttle import wish
 from backupd.wire.imap_commands import Part, string
 from backupd.wire.imap_connection import Answer, Fetch
 from backupd.wire.imap_parser import Tagged, Untagged, number_or_none, pairs
@@ -120,7 +120,7 @@ def _begun(link: Link, mailbox: Mailbox, known: Known | None) -> _Seen | None:
     link.examined = None
     answer, changed = _examined(link, tags[0])
     found = link.connection.wait(tags[1])
-    if answer.status.kind == b"NO" and suggested_pause(answer.status) is None:
+    if answer.status.kind == b"NO" and wish(answer.status) is None:
         link.connection.check(answer.status, [b"EXAMINE"])
     if answer.status.kind != b"OK":
         return None
@@ -277,7 +277,7 @@ def _enumerate(link: Link, opened: _Opened, searched: UidSet | None) -> UidSet:
             elif isinstance(one, Untagged):
                 opened.follow([one])
             elif one.status.kind != b"OK":
-                link.throttle.heed(one.status)
+                link.throttle.refuse(one.status)
         found = uid_set(some)
         if len(found) >= opened.exists:
             return found
@@ -306,7 +306,7 @@ def _changed(
             if isinstance(one, Fetch) and one.uid is not None and one.flags is not None and one.uid in kept:
                 yield state_of(one)
             elif isinstance(one, Ended):
-                link.connection.check(one.status, [b"UID FETCH (CHANGEDSINCE)"])
+                link.insist(one.status, b"UID FETCH (CHANGEDSINCE)")
 
 
 def _compared(link: Link, known: Known, kept: UidSet) -> Iterator[MessageState]:
@@ -315,7 +315,7 @@ def _compared(link: Link, known: Known, kept: UidSet) -> Iterator[MessageState]:
     waiting: dict[int, MessageState] = {}
     for one in link.answers([kept], link.state):
         if isinstance(one, Ended):
-            link.connection.check(one.status, [b"UID FETCH (FLAGS)"])
+            link.insist(one.status, b"UID FETCH (FLAGS)")
         if not isinstance(one, Fetch) or one.uid is None or one.flags is None or one.uid not in kept:
             continue
         while one.uid not in waiting:

@@ -9,6 +9,7 @@ from backupd.sources.imap.link import Link
 from backupd.sources.imap.session import ImapSession
 from backupd.sources.imap.throttle import Throttle
 from backupd.wire.imap_connection import ImapSettings, connect
+from backupd.wire.throttling import PATIENCE
 
 
 class ImapSource:
@@ -16,7 +17,7 @@ class ImapSource:
 
     Args:
         connections: how many sessions may be open at once. Providers allow 10 to 20, shared with the user's devices.
-        sleep: waits some seconds, when the server asks for a pause.
+        sleep: waits some seconds, when the server asks for a pause; True when told to stop meanwhile.
         patience: seconds of pauses in a row after which a throttled session is given up.
     """
 
@@ -26,7 +27,7 @@ class ImapSource:
         connections: int = 4,
         *,
         sleep: Callable[[float], object] = time.sleep,
-        patience: float = 3600.0,
+        patience: float = PATIENCE,
     ) -> None:
         self._settings = settings
         self._connections = connections
@@ -40,7 +41,7 @@ class ImapSource:
         return self._connections
 
     def open(self) -> ImapSession:
-        """Connect and log in. Raises ConnectionFailed, LoginRefused, CertificateRefused."""
+        """Connect and log in. Raises ConnectionFailed, Throttled, LoginRefused, CertificateRefused."""
         throttle = Throttle(self._sleep, self._patience, self._settings.address)
         link = Link(connect(self._settings), throttle, self._generations)
         return ImapSession(link, self._settings.host, self._settings.port)

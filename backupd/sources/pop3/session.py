@@ -6,9 +6,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
+from backupd.errors import Throttled
 from backupd.sources.base import Identity
 from backupd.sources.pop3.base import Header, Listed, Refused, Retrieved
 from backupd.wire.pop3_connection import Pop3Connection, may_pass, names_of
+from backupd.wire.pop3_stream import Reply
 from backupd.wire.spool import SpooledBody
 
 WINDOW = 64
@@ -77,7 +79,9 @@ class Session:
         """TOP n 0 of each."""
 
         def answer(number: int, again: bool) -> Header:
-            if not self._connection.reply().ok:
+            reply = self._connection.reply()
+            if not reply.ok:
+                self._stop_if_throttled(reply)
                 return Header(number, None)
             end = b"\n" if self._connection.stream.bare else b"\r\n"
             text = self._connection.text()
@@ -98,6 +102,7 @@ class Session:
         """The answer to RETR; None when it is to be asked again."""
         reply = self._connection.reply()
         if not reply.ok:
+            self._stop_if_throttled(reply)
             return Refused(listed.number, f"the server does not give it: {reply.text or 'no reason is given'}")
         body = self._connection.text()
         size = body.size if isinstance(body, SpooledBody) else len(body)
@@ -114,6 +119,12 @@ class Session:
         note = "" if self._sizes_are_wrong else said
         self._sizes_are_wrong = True
         return Retrieved(listed.number, body, note)
+
+    def _stop_if_throttled(self, reply: Reply) -> None:
+        """Raises Throttled where the server wants to be left alone: the other messages would be refused as well."""
+        error = self._connection.refusal("the server does not give it", reply)
+        if isinstance(error, Throttled):
+            raise error
 
     def _pipelined(
         self,
