@@ -139,6 +139,13 @@ def booted(root: Path = Path("/")) -> bool:
     return (root / "run/systemd/system").is_dir()
 
 
+def active(unit: str) -> bool:
+    """Whether this unit runs, or is being started."""
+    command = ["systemctl", "is-active", unit]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    return done.stdout.strip() in ("active", "activating", "reloading")
+
+
 def make_known(user: str, run: Run = run, *, running: bool) -> None:
     """After `install`: make the user and the folders, and have systemd read its units again, if it runs at all.
     Raises ProgramFailed."""

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import msgspec
 
+from backupd.errors import UsageError
+
 USER = "backupd"
 UNITS = Path("/etc/systemd/system")
 SERVICES = ("backupd.service", "backupd-audit.service", "backupd-audit@.service")
@@ -26,9 +28,10 @@ CREDENTIALS = Path("/etc/credstore")
 CREDENTIALS_ENCRYPTED = Path("/etc/credstore.encrypted")
 
 _PROGRAM = "/usr/bin/backupd"
-_DEFAULT_STATE = Path("/var/lib/backupd")
+DEFAULT_STATE = Path("/var/lib/backupd")
 _PASSPHRASE = "passphrase"  # noqa: S105 - the name of the credential that the units ask for themselves
 _HOMES = (Path("/home"), Path("/root"), Path("/run/user"))
+_MOVE = "use a folder elsewhere, such as one below /srv"
 _STEPS = 254
 """systemd from which on a service is restarted ever more slowly."""
 _MARK = re.compile(r"# Written by `backupd systemd install`; once changed, it is left alone\. sha256:([0-9a-f]{64})\n")
@@ -68,9 +71,8 @@ def files(site: Site) -> list[File]:
     found = [File(TMPFILES, _folders(site))]
     if site.user == USER:
         found.insert(0, File(SYSUSERS, shipped("backupd.sysusers.conf")))
-    local = drop_in(site)
     for name in SERVICES:
-        found.append(File(UNITS / f"{name}.d" / DROP_IN, local))
+        found.append(File(UNITS / f"{name}.d" / DROP_IN, drop_in(site, name)))
         found.append(File(UNITS / name, _started_as(shipped(name), site.program)))
     return found + [File(UNITS / name, shipped(name)) for name in TIMERS]
 
@@ -80,15 +82,18 @@ def shipped(name: str) -> str:
     return (package_files("backupd") / "systemd" / name).read_text(encoding="utf-8")
 
 
-def drop_in(site: Site) -> str:
-    """What is added to each service here."""
-    return "\n".join(_drop_in(site)) + "\n"
+def drop_in(site: Site, service: str) -> str:
+    """What is added to a service here. Raises UsageError for a folder that no unit file can name."""
+    return "\n".join(_drop_in(site, service)) + "\n"
 
 
-def _drop_in(site: Site) -> Iterator[str]:
-    yield "# What the service needs on this machine, by the configuration as it was when this was written. After a change of"
-    yield "# its folders or credentials: backupd systemd install, systemctl restart backupd"
+def _drop_in(site: Site, service: str) -> Iterator[str]:
+    yield "# What the service needs on this machine, by the configuration of the day it was written. When its folders or"
+    yield "# credentials change: backupd systemd install, systemctl restart backupd"
     hidden = [path for path in (*site.read, *site.written) if _in_a_home(path)]
+    for path in hidden:
+        if ":" in str(path):
+            raise UsageError("a service cannot be shown a path with a colon in a home", subject=str(path), remedy=_MOVE)
     if site.needed:
         yield ""
         yield "[Unit]"
@@ -101,7 +106,7 @@ def _drop_in(site: Site) -> Iterator[str]:
     if site.config:
         yield f"Environment={quoted(f'BACKUPD_CONFIG={site.config}')}"
     # "-": a folder that is not there is no reason not to start; backupd says better than systemd what is missing.
-    written = [path for path in site.written if path != _DEFAULT_STATE and path not in hidden]
+    written = [path for path in site.written if path != DEFAULT_STATE and path not in hidden]
     if written:
         yield f"ReadWritePaths={_words(written, '-')}"
     if hidden:
@@ -116,14 +121,14 @@ def _drop_in(site: Site) -> Iterator[str]:
             yield f"LoadCredentialEncrypted={name}:backupd.{name}"
         elif name != _PASSPHRASE:
             yield f"LoadCredential={name}:backupd.{name}"
-    if site.version >= _STEPS:
+    if site.version >= _STEPS and service == SERVICES[0]:
         yield "RestartSteps=6"
         yield "RestartMaxDelaySec=10min"
 
 
 def quoted(word: str, *, variables: bool = False) -> str:
-    """A word as systemd reads it again: quoted where it must be, "%" doubled. variables: "$" is doubled, too, as command
-    lines want it."""
+    """A word as systemd reads it again: quoted where it must be, "%" doubled. variables: "$" is doubled, too, as
+    command lines want it."""
     word = word.replace("%", "%%")
     if variables:
         word = word.replace("$", "$$")
