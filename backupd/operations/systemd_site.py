@@ -181,7 +181,7 @@ def _credentials(place: Site, root: Path) -> Iterator[Step]:
         file = units.CREDENTIALS / f"backupd.{name}"
         if name not in place.encrypted and not (root / file.relative_to("/")).exists():
             yield Step(
-                f"the credential {name} is not there: type or paste it, then Ctrl-D",
+                f"the credential {name} is not there; type or paste it, then Ctrl-D",
                 f"install -m 600 /dev/stdin {_q(file)}",
             )
 

@@ -31,7 +31,7 @@ _PROGRAM = "/usr/bin/backupd"
 DEFAULT_STATE = Path("/var/lib/backupd")
 _PASSPHRASE = "passphrase"  # noqa: S105 - the name of the credential that the units ask for themselves
 _HOMES = (Path("/home"), Path("/root"), Path("/run/user"))
-_MOVE = "use a folder elsewhere, such as one below /srv"
+_MOVE = "use another folder"
 _STEPS = 254
 """systemd from which on a service is restarted ever more slowly."""
 _MARK = re.compile(r"# Written by `backupd systemd install`; once changed, it is left alone\. sha256:([0-9a-f]{64})\n")
@@ -67,7 +67,10 @@ class File(msgspec.Struct, frozen=True):
 
 
 def files(site: Site) -> list[File]:
-    """All files, in the order in which they are to be put in place: what a unit needs before the unit."""
+    """All files, in the order in which they are to be put in place: what a unit needs before the unit.
+
+    Raises UsageError for a path that no unit file can name.
+    """
     found = [File(TMPFILES, _folders(site))]
     if site.user == USER:
         found.insert(0, File(SYSUSERS, shipped("backupd.sysusers.conf")))
@@ -83,12 +86,12 @@ def shipped(name: str) -> str:
 
 
 def drop_in(site: Site, service: str) -> str:
-    """What is added to a service here. Raises UsageError for a folder that no unit file can name."""
+    """What is added to a service here. Raises UsageError for a path that no unit file can name."""
     return "\n".join(_drop_in(site, service)) + "\n"
 
 
 def _drop_in(site: Site, service: str) -> Iterator[str]:
-    yield "# What the service needs on this machine, by the configuration of the day it was written. When its folders or"
+    yield "# What the service needs on this machine, by the configuration of the day it was written. If its folders or"
     yield "# credentials change: backupd systemd install, systemctl restart backupd"
     hidden = [path for path in (*site.read, *site.written) if _in_a_home(path)]
     for path in hidden:
@@ -160,7 +163,10 @@ def _hash(text: str) -> str:
 
 
 def _started_as(unit: str, program: Sequence[str]) -> str:
-    words = " ".join(quoted(word, variables=True) for word in program)
+    first, *others = program
+    if set(first) & set("\"'\\") or not first.isprintable():
+        raise UsageError("systemd starts no program with such a path", subject=first, remedy=_MOVE)
+    words = " ".join([quoted(first), *(quoted(word, variables=True) for word in others)])
     return re.sub(rf"(?m)^(Exec\w+=){_PROGRAM}\b", lambda match: match[1] + words, unit)
 
 

@@ -90,7 +90,7 @@ def show_command(*, user: str = _USER, context: Here) -> int:
 
     files = systemd_units.files(_site(context, None, user)[1])
     if context.json:
-        output.document(files)
+        output.document([{"path": str(file.path), "text": file.text} for file in files])
         return 0
     for file in files:
         for each in (f"# {file.path}", *file.text.splitlines(), ""):
@@ -150,7 +150,11 @@ def _left(config: Config | None, site: Site, path: Path) -> list[Step]:
 
 def _show(context: Context, placed: Sequence[Placed], left: Sequence[Step], *, done: bool) -> None:
     if context.json:
-        output.document({"files": placed, "done": done, "steps": left})
+        found = [
+            {"path": str(each.path), "state": each.state, "new": str(each.beside) if each.beside else None}
+            for each in placed
+        ]
+        output.document({"done": done, "files": found, "steps": left})
         return
     output.table(
         [Column("FILE", shrink=True), Column("STATE" if done else "WOULD BE")],
