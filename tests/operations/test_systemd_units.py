@@ -174,7 +174,8 @@ def test_a_program_that_systemd_would_not_start_is_refused(path: str) -> None:
 def test_the_drop_in_names_what_is_written_to_and_no_more() -> None:
     site = Site(
         ["/usr/bin/backupd"], needed=[Path("/srv/mail")], credentials=["passphrase", "alice"],
-        written=[Path("/var/lib/backupd"), Path("/srv/mail"), Path("/mnt/usb")], read=[Path("/opt/backupd"), Path("/etc/backupd")],
+        written=[Path("/var/lib/backupd"), Path("/srv/mail"), Path("/mnt/usb")],
+        read=[Path("/opt/backupd"), Path("/etc/backupd")],
     )  # fmt: skip
     assert [line for line in drop_in(site, SERVICES[0]).splitlines() if line and not line.startswith("#")] == [
         "[Unit]",

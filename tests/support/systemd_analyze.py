@@ -15,7 +15,7 @@ class SystemdMissing(Exception):
 
 
 def complaints(*units: Path) -> list[str]:
-    """What `verify` says of units and their drop-ins. It succeeds even where a key is unknown, and says so all the same."""
+    """What `verify` says of units and their drop-ins. It succeeds even where a key is unknown, but it says so."""
     done = _analyze("verify", "--man=no", *units)
     found = sorted({*done.stdout.splitlines(), *done.stderr.splitlines()})
     return found if found or done.returncode == 0 else [f"exit status {done.returncode}"]

@@ -107,7 +107,7 @@ def _site(context: Context, prefix: Path | None, user: str) -> tuple[Config | No
     group = grp.getgrgid(known.pw_gid).gr_name if known else user
     path = context.config_file.absolute()
     if prefix is not None:  # another machine: what is on this one counts only where it was named
-        config = context.config if path != DEFAULT else None
+        config = context.config if path != DEFAULT and path.exists() else None
         return config, systemd_site.site(config, _program(), user=user, group=group, path=path, code=())
     config = context.config if path.exists() else None
     encrypted = [each.name for each in systemd_units.CREDENTIALS_ENCRYPTED.glob("backupd.*")]
