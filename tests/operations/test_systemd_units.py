@@ -111,7 +111,7 @@ def test_what_the_daemon_needs_is_in_its_unit() -> None:
     for line in (
         "Type=notify", "WatchdogSec=2min", "Restart=on-failure", "StateDirectory=backupd", "StateDirectoryMode=0700",
         "RuntimeDirectory=backupd", "LoadCredential=passphrase:backupd.passphrase", "User=backupd",
-        "ExecReload=kill -HUP $MAINPID",
+        'ExecReload=sh -c "kill -HUP $MAINPID"',
     ):  # fmt: skip
         assert line in lines
     # Not: it would make the configuration writable to the service.

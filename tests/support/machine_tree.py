@@ -1,7 +1,8 @@
 """The files of a small Debian machine with systemd, made once: `python -m tests.support.machine_tree` (as root).
 
-Below .cache/machine: `tree`, a Debian of the packages below; `site`, what backupd depends on, for that Debian's Python.
-`tests/systemd` lays copy-on-write layers over the tree, so it stays as it was made.
+Below .cache/machine/SUITE: `tree`, a Debian of the packages below; `site`, what backupd depends on, for that Debian's
+Python. `tests/systemd` lays copy-on-write layers over the tree, so it stays as it was made. The suite is the oldest
+Debian that is supported; BACKUPD_SUITE names another one, such as trixie.
 """
 
 from __future__ import annotations
@@ -14,15 +15,20 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDER = ROOT / ".cache" / "machine"
+SUITE = os.environ.get("BACKUPD_SUITE", "bookworm")
+FOLDER = ROOT / ".cache" / "machine" / SUITE
 TREE, SITE, READY = FOLDER / "tree", FOLDER / "site", FOLDER / "ready"
-SUITE, PYTHON = "bookworm", "3.11"
 PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3", "python3-venv", "openssl", "procps", "ca-certificates")
 
 
 def made() -> bool:
     """Whether all is there, for the dependencies of today."""
     return READY.exists() and READY.read_text() == _wanted()
+
+
+def usable() -> bool:
+    """Whether machines can be booted here."""
+    return os.geteuid() == 0 and made()
 
 
 def make() -> None:
@@ -42,12 +48,17 @@ def make() -> None:
     subprocess.run(
         [
             sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target", SITE,
-            "--python-version", PYTHON, "--implementation", "cp", "--only-binary", ":all:",
+            "--python-version", python(), "--implementation", "cp", "--only-binary", ":all:",
             "--constraint", ROOT / "constraints.txt", *_dependencies(),
         ],
         check=True,
     )  # fmt: skip
     READY.write_text(_wanted())
+
+
+def python() -> str:
+    """The version of its Python, such as 3.11."""
+    return (TREE / "usr/bin/python3").readlink().name.removeprefix("python")
 
 
 def _dependencies() -> list[str]:

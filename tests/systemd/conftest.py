@@ -1,13 +1,12 @@
 """A machine with systemd as process 1, and backupd installed in it as an administrator would.
 
 These tests need root and a Debian of their own, which `make test-systemd` makes once; without it they are left out, and
-pytest's first lines say so. They take minutes: machines boot, watchdogs wait.
+pytest's last lines say so. They take minutes: machines boot, watchdogs wait.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,16 +20,9 @@ from tests.support.machine import Machine
 from tests.support.mail import message
 
 HERE = Path(__file__).parent
-_READY = os.geteuid() == 0 and machine_tree.made()
-collect_ignore_glob = [] if _READY else ["test_*.py"]
+collect_ignore_glob = [] if machine_tree.usable() else ["test_*.py"]
 PASSPHRASE = "correct horse battery"
 PROGRAM = "/opt/backupd/bin/backupd"
-_PACKAGES = "/opt/backupd/lib/python3.11/site-packages"
-
-
-def pytest_report_header() -> list[str]:
-    """Nobody shall think that these tests were passed when they were not run."""
-    return [] if _READY else ["tests/systemd: left out; `make test-systemd`, as root, makes what they need"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -49,7 +41,8 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     with Machine(folder / "state", [(machine_tree.SITE, "/opt/site"), (built.parent, "/opt/wheel")]) as found:
         found.run("python3", "-m", "venv", "/opt/backupd")
         found.run("/opt/backupd/bin/pip", "install", "--quiet", "--no-index", "--no-deps", f"/opt/wheel/{built.name}")
-        found.file(f"{_PACKAGES}/site.pth").write_text("/opt/site\n")
+        packages = f"/opt/backupd/lib/python{machine_tree.python()}/site-packages"
+        found.file(f"{packages}/site.pth").write_text("/opt/site\n")
         yield found
 
 
