@@ -43,8 +43,12 @@ demo: $(VENV)/ready-demo ## Snapshot a mailbox, lose mail in three ways, restore
 ##@ To work on it
 
 .PHONY: test
-test: $(VENV)/ready-test dovecot ## All tests, on a real mail server; with real mail too where BACKUPD_CORPUS names its folder
+test: $(VENV)/ready-test dovecot systemd-analyze ## All tests, on a real mail server; with real mail too where BACKUPD_CORPUS names its folder
 	@$(BIN)/python -m pytest -n auto --dist loadgroup -q
+
+.PHONY: test-systemd
+test-systemd: $(VENV)/ready-test dovecot machine ## The service on a machine with a real systemd: root, a few minutes, 350 MB in .cache
+	@$(BIN)/python -m pytest -q -m systemd tests/systemd
 
 .PHONY: lint
 lint: $(VENV)/ready-dev ## ruff
@@ -63,7 +67,7 @@ constraints: ## Resolve the newest versions in a new environment, and write cons
 	@rm -rf .venv.new
 	@$(PYTHON) -m venv .venv.new
 	@.venv.new/bin/python -m pip install -q --disable-pip-version-check -e ".[dev]"
-	@{ sed '/^#/!d' constraints.txt; .venv.new/bin/python -m pip freeze --exclude-editable; } >constraints.new
+	@{ sed '/^#/!d' constraints.txt; .venv.new/bin/python -m pip freeze --all --exclude pip --exclude-editable; } >constraints.new
 	@mv constraints.new constraints.txt
 	@rm -rf .venv.new
 
@@ -99,3 +103,19 @@ dovecot:
 	if ! found imap || ! found pop3; then \
 		$(call apt,the tests need a real mail server,$(DOVECOT)); \
 	fi
+
+# Unit files are checked by systemd itself, which need not run for that.
+.PHONY: systemd-analyze
+systemd-analyze:
+	@if ! command -v systemd-analyze >/dev/null; then $(call apt,the tests ask systemd about the units,systemd); fi
+
+.PHONY: machine
+machine: $(VENV)/ready-test
+	@if [ "$$(id -u)" != 0 ]; then echo "these tests boot a machine of their own, which takes root" >&2; exit 1; fi
+	@if ! command -v mmdebstrap >/dev/null || ! command -v systemd-nspawn >/dev/null; then \
+		$(call apt,the tests boot a machine of their own,mmdebstrap systemd-container); \
+	fi
+	@$(BIN)/python -c 'import sys; from tests.support import machine_tree; sys.exit(not machine_tree.made())' || { \
+		echo "making the machine's files in .cache/machine"; \
+		$(BIN)/python -m tests.support.machine_tree; \
+	}

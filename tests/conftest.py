@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import hypothesis
 import pytest
 
+from tests.support import machine_tree
 from tests.support.dovecot import Dovecot
 from tests.support.dovecot_account import Account
 from tests.support.rclone import Rclone, RcloneMissing
@@ -27,6 +28,12 @@ def pytest_configure() -> None:
     it has them ignore it, and that is inherited; what is handled here is not."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Nobody shall think that tests were passed when they were not run."""
+    if not machine_tree.usable():
+        terminalreporter.write_line("tests/systemd is left out: `make test-systemd`, as root, makes what it needs")
 
 
 @pytest.fixture(scope="session")

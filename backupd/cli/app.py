@@ -25,6 +25,7 @@ COMMANDS = (
     ("doctor", _CARE, "Check configuration, logins, TLS, repository and clock, and say what to mend."),
     ("config", _CARE, "Check the configuration; print its JSON Schema."),
     ("key", _CARE, "List, add, remove, rotate and export keys of the repository."),
+    ("systemd", _CARE, "Put the service's units in place, take them away, show them."),
     ("s3-policy", _CARE, "Print the least rights that a role needs in the repository's bucket."),
     ("completion", _CARE, "Print the completion script of a shell."),
     ("backup", _BACK_UP, "Take a snapshot of accounts now."),
@@ -56,6 +57,11 @@ SUBCOMMANDS = {
         ("remove", "Remove a key slot: what opened it opens nothing any more."),
         ("rotate", "Give a key slot another key file or passphrase."),
         ("export", "Write the secrets themselves, to be kept offline."),
+    ),
+    "systemd": (
+        ("install", "Put the units in place, made to fit this machine and its configuration."),
+        ("uninstall", "Stop the service, and take away the files that were put in place."),
+        ("show", "Print the files that `install` puts in place."),
     ),
 }
 

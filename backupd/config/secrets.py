@@ -120,6 +120,11 @@ class Secret:
             return below(self._folder, self._source.file)
         return None
 
+    @property
+    def credential(self) -> str | None:
+        """The systemd credential it is, if it is one."""
+        return self._source.credential if isinstance(self._source, Reference) else None
+
     def resolve(self) -> str:
         """Fetch it. Raises ConfigError when it cannot be had, or is empty."""
         if isinstance(self._source, str):

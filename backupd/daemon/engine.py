@@ -15,6 +15,7 @@ from backupd.daemon.board import Board, Live
 from backupd.daemon.budget import Limits
 from backupd.daemon.desk import Desk, Place
 from backupd.daemon.maintenance import Maintenance
+from backupd.daemon.pulse import Pulse
 from backupd.daemon.runs import Runs
 from backupd.daemon.schedules import Due, Schedules
 from backupd.daemon.tasks import Tasks
@@ -43,7 +44,7 @@ class Engine:
 
     Args:
         telling: who hears of what happens.
-        moved: called whenever work advances, with the name of an account or job.
+        pulse: hears that work advances.
         zone: in which cron lines and quiet hours are meant; None for the system's.
     """
 
@@ -52,12 +53,13 @@ class Engine:
         config: Config,
         telling: Telling,
         *,
-        moved: Callable[[str], None] = lambda name: None,
+        pulse: Pulse | None = None,
         zone: tzinfo | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """Raises NoRepository, WrongKey, ConfigError, StorageError."""
         self._config, self._telling, self._clock = config, telling, clock
+        self._pulse = pulse or Pulse()
         self._schedules = Schedules(zone, clock=clock)
         self._zone = self._schedules.zone
         self._stop = threading.Event()
@@ -65,7 +67,7 @@ class Engine:
         with ExitStack() as opened:
             self.state = open_state(config)
             opened.callback(self.state.close)
-            self.board = Board(moved)
+            self.board = Board(self._pulse.moved)
             self._accounts = opened.enter_context(Accounts(self._open, self.state))
             self._remember(config)
             self._desk = Desk(self._run, _limits(config), quiet=self._quiet)
@@ -220,7 +222,8 @@ class Engine:
         return (until - now).total_seconds() if until else 0.0
 
     def _run(self, name: str, connections: int) -> None:
-        self._runs.run(name, connections)
+        with self._pulse.job(name):
+            self._runs.run(name, connections)
 
     def _open(self) -> Repository:
         storage = open_repository_storage(self._config)

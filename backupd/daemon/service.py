@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal
 import structlog
 
 from backupd.daemon.engine import Engine
+from backupd.daemon.pulse import Pulse
+from backupd.daemon.supervisor import Supervisor
 from backupd.daemon.telling import Nobody, Telling
 from backupd.errors import BackupdError, Transient
 
@@ -25,6 +27,8 @@ CLOCK_SECONDS = 5.0
 """A difference between the clock on the wall and the one that only goes forward; less is time being kept."""
 OPEN_PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 """Between tries to open a repository that cannot be reached, as at boot; the last one over and over."""
+OPEN_SECONDS = 900.0
+"""A try may take so long: where the state is lost, the whole index is read."""
 
 Command = Literal["stop", "reload", "trigger"]
 _SIGNALS: dict[int, Command] = {
@@ -43,11 +47,16 @@ class Service:
     Args:
         load: reads the configuration; called again to reload it. Raises ConfigError.
         telling: who hears of what happens.
+        supervisor: the service manager, if there is one.
     """
 
-    def __init__(self, load: Callable[[], Config], telling: Telling | None = None) -> None:
+    def __init__(
+        self, load: Callable[[], Config], telling: Telling | None = None, supervisor: Supervisor | None = None
+    ) -> None:
         self._load = load
         self._telling = telling or Nobody()
+        self._supervisor = supervisor or Supervisor(None)
+        self.pulse = Pulse()
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._engine: Engine | None = None
 
@@ -64,8 +73,11 @@ class Service:
                 return 0
             engine.start()
             log.info("running", accounts=len(config.accounts), repository=config.repository.url)
-            self._loop(engine)
+            self._supervisor.ready(engine.summary())
+            with self._supervisor.feeding(self.pulse):
+                self._loop(engine)
             log.info("stopping")
+            self._supervisor.stopping("stopping: what is under way writes a checkpoint")
             return 0 if engine.close() else 1
         finally:
             for number, handler in before.items():
@@ -78,14 +90,16 @@ class Service:
         """The engine, however long the repository cannot be reached; None when told to end meanwhile."""
         tries = 0
         while True:
+            self._supervisor.extend(OPEN_SECONDS)
             try:
-                return Engine(config, self._telling)
+                return Engine(config, self._telling, pulse=self.pulse)
             except BackupdError as error:
                 if not isinstance(error, Transient):
                     raise
                 pause = OPEN_PAUSES[min(tries, len(OPEN_PAUSES) - 1)]
                 tries += 1
                 log.error("the repository cannot be reached", why=str(error), again_in=pause)
+                self._supervisor.status(f"the repository cannot be reached: {error}")
             until = time.monotonic() + pause
             while (left := until - time.monotonic()) > 0:
                 try:
@@ -101,6 +115,7 @@ class Service:
                 command: Command | None = self._commands.get(timeout=TICK_SECONDS)
             except queue.Empty:
                 command = None
+            self.pulse.beat()
             if command == "stop":
                 return
             if command == "reload":
@@ -113,6 +128,7 @@ class Service:
             offset = now
             if time.monotonic() - shown >= PLANS_SECONDS:
                 engine.tick()
+                self._supervisor.status(engine.summary())
                 shown = time.monotonic()
 
     def reload(self) -> str | None:
@@ -120,11 +136,14 @@ class Service:
         engine = self._engine
         if engine is None:
             return "not running yet"
+        self._supervisor.reloading()
         try:
             engine.reload(self._load())
         except BackupdError as error:
             log.error("the configuration was not reloaded; the one before stays", why=str(error))
             return str(error)
+        finally:
+            self._supervisor.ready(engine.summary())
         return None
 
 

@@ -6,12 +6,19 @@ from backupd.cli import output
 from backupd.cli.context import Here
 
 
-def check_command(*, context: Here) -> int:
-    """Check the configuration and every secret it refers to. Nothing is connected to."""
+def check_command(*, without_secrets: bool = False, context: Here) -> int:
+    """Check the configuration and every secret it refers to. Nothing is connected to.
+
+    Parameters
+    ----------
+    without_secrets
+        Check the file alone, and fetch no secret.
+    """
     from backupd.config import check_secrets
 
     names = list(context.config.accounts)
-    check_secrets(context.config)
+    if not without_secrets:
+        check_secrets(context.config)
     warnings = context.config.warnings()
     if context.json:
         output.document({"valid": True, "accounts": names, "warnings": warnings})

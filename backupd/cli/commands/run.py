@@ -10,14 +10,20 @@ def command(*, context: Here) -> int:
 
     SIGHUP reloads the configuration, SIGUSR1 backs all accounts up now, SIGTERM ends in order.
     """
+    import faulthandler
     import os
     import sys
 
+    import structlog
+
     from backupd.config import load
     from backupd.daemon.service import Service
+    from backupd.daemon.supervisor import Supervisor
 
     context.not_at_a_copy("run")
-    code = Service(lambda: load(context.config_path)).run()
+    faulthandler.enable()  # the watchdog's SIGABRT has each thread say where it stands
+    supervisor = Supervisor.from_environment(os.environ, tell=structlog.get_logger("backupd").warning)
+    code = Service(lambda: load(context.config_path), supervisor=supervisor).run()
     # Threads that wait for silent servers would keep the process for as long as they do. What counts is stored.
     sys.stdout.flush()
     sys.stderr.flush()
