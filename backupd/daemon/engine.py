@@ -24,7 +24,7 @@ from backupd.errors import UsageError
 from backupd.operations.accounts import Accounts
 from backupd.operations.costs import Meter
 from backupd.operations.opening import open_repository, open_repository_storage, open_state
-from backupd.operations.status import last_good
+from backupd.operations.standing import learn
 
 if TYPE_CHECKING:
     from backupd.config import Config
@@ -151,8 +151,8 @@ class Engine:
         try:
             self.board.set_accounts({name: self._schedule(account) for name, account in config.accounts.items()})
             for name in config.accounts.keys() - known:
-                good, complete = last_good(repository, self.state, name)
-                self.board.update(name, last_good=good, last_complete=complete)
+                standing = learn(repository, self.state, name)
+                self.board.update(name, last_good=_time(standing.proved), last_complete=_time(standing.whole))
         finally:
             self._accounts.give_back(repository, failed=False)
 
@@ -232,6 +232,10 @@ class Engine:
         for meter in self._meters:
             if any(news := meter.news()):
                 self.state.asked(meter.url, self._clock().date(), news)
+
+
+def _time(rfc3339: str | None) -> datetime | None:
+    return datetime.fromisoformat(rfc3339) if rfc3339 else None
 
 
 def _asking(call: Callable[[str], object], name: str) -> Callable[[], object]:
