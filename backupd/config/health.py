@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
-from pydantic import PlainValidator, Field, ValidationInfo, model_validator
+from pydantic import Field, PlainValidator, ValidationInfo, model_validator
 
 from backupd.config.sections import Section, file_path, wrong
 
