@@ -11,15 +11,20 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from backupd.daemon.asked import CONTROL_SOCKET, Trigger, Triggered
 from backupd.daemon.report import Report
 from backupd.daemon.sockets import reachable
-from backupd.daemon.web import CONTROL_SOCKET, Trigger, Triggered
 from backupd.errors import BackupdError, NoDaemon, UsageError
 from backupd.operations.state import DAEMON_LOCK
 
 SECONDS = 15.0
+RELOAD_SECONDS = 150.0
+"""Whoever reloads fetches every secret that has changed."""
 _MOST = 256 << 20
 """Octets of an answer: a thousand accounts are one million."""
+
+_MOST_NAMED = 50
+"""Accounts in an address; of more, all are asked for."""
 
 Kind = TypeVar("Kind")
 
@@ -37,8 +42,12 @@ class Control:
 
     def status(self, accounts: Sequence[str] = ()) -> Report:
         """How everything stands, or these accounts. Raises NoDaemon, and BackupdError where it may not be asked."""
-        query = f"?{urlencode([('account', name) for name in accounts])}" if accounts else ""
-        return self._decoded(self._answer("GET", f"/status{query}")[1], Report)
+        few = 0 < len(accounts) <= _MOST_NAMED
+        query = f"?{urlencode([('account', name) for name in accounts])}" if few else ""
+        found = self._decoded(self._answer("GET", f"/status{query}")[1], Report)
+        if not accounts or few:
+            return found
+        return msgspec.structs.replace(found, accounts=[each for each in found.accounts if each.account in accounts])
 
     def trigger(self, accounts: Sequence[str] = ()) -> Triggered:
         """Have these accounts backed up now, or all. Raises UsageError for those that there are not, NoDaemon,
@@ -57,7 +66,7 @@ class Control:
 
     def reload(self) -> None:
         """Have it read its configuration again. Raises BackupdError with why the old one stays, NoDaemon."""
-        status, body = self._answer("POST", "/reload")
+        status, body = self._answer("POST", "/reload", seconds=RELOAD_SECONDS)
         if status != 200:
             raise BackupdError(f"the daemon keeps its configuration: {_text(body)}")
 
@@ -71,11 +80,13 @@ class Control:
                 remedy="restart it: systemctl restart backupd",
             ) from error
 
-    def _answer(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+    def _answer(
+        self, method: str, path: str, body: bytes | None = None, *, seconds: float | None = None
+    ) -> tuple[int, bytes]:
         where = self._folder / CONTROL_SOCKET
         try:
             with reachable(where) as name:
-                connection = _Connection(name, self._seconds)
+                connection = _Connection(name, seconds or self._seconds)
                 try:
                     connection.request(method, path, body)
                     answer = connection.getresponse()

@@ -22,7 +22,7 @@ from backupd.daemon.telling import Telling
 from backupd.daemon.timetable import CONTINUOUS, Span, quiet_until
 from backupd.errors import UsageError
 from backupd.operations.accounts import Accounts
-from backupd.operations.costs import Meter
+from backupd.operations.costs import Costs, Meter, known_costs
 from backupd.operations.opening import open_repository, open_repository_storage, open_state
 from backupd.operations.standing import learn
 
@@ -196,6 +196,24 @@ class Engine:
             if objective and (live.last_good is None or now - live.last_good > objective):
                 found.append(live)
         return found
+
+    def behind(self) -> tuple[int, float]:
+        """Accounts that wait for their turn, and for how many seconds the first of them has."""
+        return self._desk.behind()
+
+    def quiet_until(self) -> datetime | None:
+        """When the quiet hours end that it is now."""
+        return self._clock() + timedelta(seconds=seconds) if (seconds := self._quiet()) else None
+
+    def costs(self) -> Costs | None:
+        """What the repository holds, as far as the index knows; None while it is not open."""
+        repository = self._accounts.take_open()
+        if repository is None:
+            return None
+        try:
+            return known_costs(repository, self.state, self._clock())
+        finally:
+            self._accounts.give_back(repository, failed=False)
 
     def summary(self) -> str:
         """How it goes, in a line."""

@@ -18,7 +18,7 @@ from backupd.operations import standing
 from backupd.operations.costs import Costs
 from backupd.operations.standing import Standing
 from backupd.operations.state import State
-from backupd.operations.status import FAILED, AccountStatus, Level, account_status, worst
+from backupd.operations.status import FAILED, AccountStatus, Level, Status, account_status, worst
 
 
 class AccountReport(AccountStatus, frozen=True):
@@ -103,7 +103,7 @@ class Facts:
     level.
     """
 
-    board: Board
+    board: Callable[[], Board]
     state: State
     objectives: Callable[[], Mapping[str, timedelta | None]]
     not_ready: Callable[[], str] = lambda: ""
@@ -120,7 +120,7 @@ class Facts:
         """How everything stands, or only these accounts."""
         now = self.clock()
         objectives = {name: each for name, each in self.objectives().items() if not wanted or name in wanted}
-        live = {each.account: each for each in self.board.accounts()}
+        live = {each.account: each for each in self.board().accounts()}
         kept = standing.kept(self.state)
         accounts = [
             account_report(name, kept.get(name), live.get(name) or Live(name), objective, now)
@@ -138,7 +138,7 @@ class Facts:
                 not_ready=self.not_ready(),
                 alive=self.alive(),
                 quiet_until=self.quiet(),
-                jobs=self.board.jobs(),
+                jobs=self.board().jobs(),
             ),
         )
 
@@ -183,9 +183,10 @@ def _time(rfc3339: str | None) -> datetime | None:
     return datetime.fromisoformat(rfc3339) if rfc3339 else None
 
 
-def without_daemon(accounts: Sequence[AccountStatus], level: Level, repository: Costs) -> Report:
+def without_daemon(found: Status) -> Report:
     """The same where no daemon runs."""
-    reports = [
-        AccountReport(**{field: getattr(each, field) for field in AccountStatus.__struct_fields__}) for each in accounts
+    accounts = [
+        AccountReport(**{field: getattr(each, field) for field in AccountStatus.__struct_fields__})
+        for each in found.accounts
     ]
-    return Report(level, reports, repository, None)
+    return Report(found.level, accounts, found.repository, None)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from backupd.daemon.asked import CONTROL_SOCKET, Trigger, Triggered
 from backupd.daemon.http_server import HttpServer, Request, Response
 from backupd.daemon.metrics import CONTENT_TYPE, Metrics
 from backupd.daemon.report import Facts
@@ -27,8 +28,6 @@ from backupd.daemon.sockets import Bound, listen_tcp, listen_unix
 if TYPE_CHECKING:
     from backupd.config.health import Health, Listen
 
-CONTROL_SOCKET = "control.sock"
-"""In the state directory; for its owner alone."""
 _HEALTH_MODE = 0o660
 _JSON = "application/json"
 _HOST = re.compile(r"(?:\[([^\]]*)\]|([^:]*))(?::\d*)?")
@@ -42,20 +41,6 @@ class Actions(Protocol):
 
     def reload(self) -> str | None:
         """Read the configuration again; None, or why the old one stays."""
-
-
-class Trigger(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of a /trigger. accounts: none means all."""
-
-    accounts: list[str] = []
-
-
-class Triggered(msgspec.Struct):
-    """The answer. runs: of each account that will be backed up, how many of its runs will have ended when that is done;
-    runs are counted from the daemon's start. unknown: accounts that there are not; nothing is done then."""
-
-    runs: dict[str, int]
-    unknown: list[str]
 
 
 class Web:
@@ -158,7 +143,7 @@ class Web:
             return Response.line(400, f"the body is not what it should be: {error}")
         if why := self._facts.not_ready():
             return Response.line(503, " ".join(why.split()))
-        known = {live.account: live for live in self._facts.board.accounts()}
+        known = {live.account: live for live in self._facts.board().accounts()}
         if unknown := [name for name in wanted.accounts if name not in known]:
             return _json(404, Triggered({}, unknown))
         names = wanted.accounts or list(known)
