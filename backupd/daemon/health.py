@@ -52,6 +52,7 @@ class Health:
             stored=self._costs,
             queue=lambda: Queue(*self._engine.behind()) if self._engine else Queue(),
             quiet=self._quiet,
+            plans=self._plans,
         )
         self._web = Web(self.facts, actions, Path(config.state_dir))
 
@@ -92,6 +93,10 @@ class Health:
 
     def _quiet(self) -> datetime | None:
         return self._engine.quiet_until() if self._engine else None
+
+    def _plans(self) -> None:
+        if self._engine and not self._why:
+            self._engine.show_plans()
 
     def _ask_costs(self) -> Costs | None:
         return self._engine.costs() if self._engine else None

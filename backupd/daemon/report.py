@@ -99,8 +99,8 @@ class Facts:
 
     objectives: of the accounts that are configured, in order. not_ready: why no work can be done, empty when it can.
     alive: whether the main loop advances. stored: what the repository holds; None while it is not open. quiet: when the
-    quiet hours end that it is now. tokens: by account, when the right to log in runs out. audits: the last of each
-    level.
+    quiet hours end that it is now. plans: brings up to date what the board says of next runs. tokens: by account, when
+    the right to log in runs out. audits: the last of each level.
     """
 
     board: Callable[[], Board]
@@ -111,6 +111,7 @@ class Facts:
     stored: Callable[[], Costs | None] = lambda: None
     queue: Callable[[], Queue] = Queue
     quiet: Callable[[], datetime | None] = lambda: None
+    plans: Callable[[], None] = lambda: None
     tokens: Callable[[], Mapping[str, datetime]] = dict
     audits: Callable[[], Sequence[Audit]] = tuple
     clock: Callable[[], datetime] = utc
@@ -118,6 +119,7 @@ class Facts:
 
     def report(self, wanted: Collection[str] = ()) -> Report:
         """How everything stands, or only these accounts."""
+        self.plans()
         now = self.clock()
         objectives = {name: each for name, each in self.objectives().items() if not wanted or name in wanted}
         live = {each.account: each for each in self.board().accounts()}

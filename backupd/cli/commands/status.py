@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from backupd.daemon.report import AccountReport, DaemonReport, Report
     from backupd.operations.costs import Costs
 
+ALONE = 3
+"""Accounts of which the same is said in lines of their own, or that are named when there are more."""
 _STYLES = {"ok": "", "warning": "yellow", "critical": "red"}
 
 
@@ -47,9 +49,8 @@ def command(*accounts: str, trouble: bool = False, context: Here) -> int:
         output.document(msgspec.structs.replace(found, accounts=shown))
         return 0
     _table(shown, running=found.daemon is not None)
-    for account in shown:
-        for text in _remarks(account, found.daemon):
-            output.line(f"{account.account}: {text}")
+    for text in _remarks(shown):
+        output.line(text)
     if found.daemon:
         for text in _daemon(found.accounts, found.daemon):
             context.say(text)
@@ -149,7 +150,20 @@ def _since(time: datetime) -> str:
     return output.age(max(timedelta(), datetime.now(UTC) - time))
 
 
-def _remarks(account: AccountReport, daemon: DaemonReport | None) -> Iterator[str]:
+def _remarks(accounts: Sequence[AccountReport]) -> Iterator[str]:
+    """What is to be said of each account; what is to be said of many is said once."""
+    said: dict[str, list[str]] = {}
+    for account in accounts:
+        for text in _remarks_on(account):
+            said.setdefault(text, []).append(account.account)
+    for text, names in said.items():
+        if len(names) <= ALONE:
+            yield from (f"{name}: {text}" for name in names)
+        else:
+            yield f"{', '.join(names[:ALONE])} and {len(names) - ALONE:,} more: {text}"
+
+
+def _remarks_on(account: AccountReport) -> Iterator[str]:
     live = account.now
     yield from (reason for reason in account.reasons if reason != live.error)
     if live.failures:
@@ -178,7 +192,7 @@ def _daemon(accounts: Sequence[AccountReport], daemon: DaemonReport) -> Iterator
         "older than objective": sum(account.is_overdue for account in accounts),
     }
     said = [output.count(len(accounts), "account"), *(f"{count:,} {what}" for what, count in counts.items() if count)]
-    yield f"daemon: for {_since(daemon.since)}, {', '.join(said)}"
+    yield f"daemon: running for {_since(daemon.since)}; {', '.join(said)}"
     if daemon.quiet_until:
         yield f"quiet hours until {output.local_time(daemon.quiet_until.isoformat())}: nothing is begun"
     for job in daemon.jobs:
