@@ -19,6 +19,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from backupd import __version__
+from backupd.daemon.board import Job
 from backupd.daemon.report import AccountReport, DaemonReport, Facts, Queue, Report
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -162,7 +163,7 @@ class _OfReport(Collector):
         yield from _accounts(report.accounts)
         yield from _repository(report)
         if report.daemon:
-            yield from _jobs(report.daemon)
+            yield from _maintenance(report.daemon.jobs)
             yield from _daemon(report.daemon, self._facts.queue())
         yield from _audits(self._facts)
         yield from _tokens(self._facts)
@@ -215,14 +216,18 @@ def _repository(report: Report) -> Iterator[Metric]:
         yield requests
 
 
-def _jobs(daemon: DaemonReport) -> Iterator[Metric]:
-    last = _gauge("job_last_run_timestamp_seconds", "When the job began last; none of one that never has.", "job")
-    good = _gauge("job_last_success_timestamp_seconds", "When the job began last that went well; 0: never.", "job")
-    seconds = _gauge("job_last_duration_seconds", "How long the job took the last time.", "job")
-    ok = _gauge("job_last_run_ok", "1 if the job went well the last time, 0 if it failed.", "job")
-    running = _gauge("job_running", "1 while the job runs.", "job")
-    following = _gauge("job_next_run_timestamp_seconds", "When the job is due next.", "job")
-    for job in daemon.jobs:
+def _maintenance(jobs: list[Job]) -> Iterator[Metric]:
+    # The label is not "job": that is what Prometheus calls whatever it scrapes.
+    def task(name: str, text: str) -> GaugeMetricFamily:
+        return _gauge(f"maintenance_{name}", text, "task")
+
+    last = task("last_run_timestamp_seconds", "When the task began last; none of one that never has.")
+    good = task("last_success_timestamp_seconds", "When the task began last that went well; 0: never.")
+    seconds = task("last_duration_seconds", "How long the task took the last time.")
+    ok = task("last_run_ok", "1 if the task went well the last time, 0 if it failed.")
+    running = task("running", "1 while the task runs.")
+    following = task("next_run_timestamp_seconds", "When the task is due next.")
+    for job in jobs:
         if job.last_run:
             last.add_metric([job.name], _seconds(job.last_run))
             good.add_metric([job.name], _seconds(job.last_good))
