@@ -72,7 +72,7 @@ class Engine:
             self._runs = Runs(
                 lambda: self._config, self._accounts, self.board, self._desk, telling, self._stop, clock=clock
             )
-            self._maintenance = Maintenance(self.board, telling, self._stop, clock=clock)
+            self._maintenance = Maintenance(self.board, telling, self._stop, state=self.state, clock=clock)
             self._apply(config)
             self._opened = opened.pop_all()
 
