@@ -21,10 +21,14 @@ from prometheus_client.registry import Collector
 from backupd import __version__
 from backupd.daemon.board import Job
 from backupd.daemon.report import AccountReport, DaemonReport, Facts, Queue, Report
+from backupd.operations.status import Level
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 FRESH_SECONDS = 1.0
 """A page so young is given again: a thousand accounts take a tenth of a second, and many may ask at once."""
+
+
+_LEVELS = {Level.OK: 0, Level.WARNING: 1, Level.CRITICAL: 2}
 
 
 def _seconds(moment: datetime | None) -> float:
@@ -42,6 +46,11 @@ class _Each(NamedTuple):
 
 
 _ACCOUNTS = (
+    _Each(
+        "level",
+        "How the account stands, as in backupd status: 0 ok, 1 warning, 2 critical.",
+        lambda account: _LEVELS[account.level],
+    ),
     _Each(
         "last_good_timestamp_seconds",
         "When the last run that went well began, whether or not it found anything new; 0: never.",
