@@ -5,10 +5,10 @@ board knows beside it. Nothing here asks a server or reads the repository.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -72,13 +72,39 @@ class Report(msgspec.Struct, frozen=True):
     daemon: DaemonReport | None
 
 
-class Audit(msgspec.Struct, frozen=True):
+class LastAudit(msgspec.Struct, frozen=True):
     """The last audit of a level. code: as the monitoring plugins have it, 0 OK, 1 warning, 2 critical, 3 unknown."""
 
     level: str
     time: datetime
     code: int
     seconds: float = 0.0
+
+
+class Audited(Protocol):
+    """An audit, as the state keeps it. outcome: "ok", "warning", "critical" or "unknown"."""
+
+    @property
+    def level(self) -> str: ...
+    @property
+    def started(self) -> str: ...
+    @property
+    def ended(self) -> str: ...
+    @property
+    def outcome(self) -> str: ...
+
+
+_CODES = {"ok": 0, "warning": 1, "critical": 2}
+
+
+def last_audits(audits: Iterable[Audited]) -> list[LastAudit]:
+    """The last of each level. audits: newest first."""
+    found: dict[str, LastAudit] = {}
+    for audit in audits:
+        began, ended = datetime.fromisoformat(audit.started), datetime.fromisoformat(audit.ended)
+        seconds = max(0.0, (ended - began).total_seconds())
+        found.setdefault(audit.level, LastAudit(audit.level, ended, _CODES.get(audit.outcome, 3), seconds))
+    return list(found.values())
 
 
 class Queue(msgspec.Struct, frozen=True):
@@ -113,7 +139,7 @@ class Facts:
     quiet: Callable[[], datetime | None] = lambda: None
     plans: Callable[[], None] = lambda: None
     tokens: Callable[[], Mapping[str, datetime]] = dict
-    audits: Callable[[], Sequence[Audit]] = tuple
+    audits: Callable[[], Sequence[LastAudit]] = tuple
     clock: Callable[[], datetime] = utc
     since: datetime = field(default_factory=utc)
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from backupd.daemon.board import Board
-from backupd.daemon.report import Audit, Facts, Queue
+from backupd.daemon.report import Facts, LastAudit, Queue
 from backupd.operations import standing
 from backupd.operations.costs import Costs, Daily
 from backupd.operations.standing import Standing
@@ -75,5 +75,5 @@ def facts(folder: Path, *, made: Board | None = None) -> Facts:
     )
 
 
-def _audits() -> Sequence[Audit]:
-    return [Audit("metadata", NOW - 7 * HOUR, 0, 3.0), Audit("storage", NOW - 80 * HOUR, 1, 300.0)]
+def _audits() -> Sequence[LastAudit]:
+    return [LastAudit("metadata", NOW - 7 * HOUR, 0, 3.0), LastAudit("storage", NOW - 80 * HOUR, 1, 300.0)]
