@@ -7,6 +7,7 @@
     ├── Busy                        exit 11  another backupd works on the same account
     ├── WrongKey                    exit 12  a passphrase or key that opens nothing, or a role that may not do this
     ├── Interrupted                 exit 130
+    ├── NoDaemon                    exit 1   none runs, or it does not answer
     ├── Damaged                     exit 1   a stored object is missing, cut or altered
     ├── StorageError                exit 1
     │   ├── ObjectMissing
@@ -88,6 +89,10 @@ class Interrupted(BackupdError):
     """SIGINT or SIGTERM; what was done so far is kept."""
 
     exit_code = 130
+
+
+class NoDaemon(BackupdError):
+    """No daemon runs with this state directory, or it does not answer."""
 
 
 class Damaged(BackupdError):

@@ -40,7 +40,8 @@ COMMANDS = (
     ("show", _LOOK, "Show a message: its header and parts, or its exact bytes."),
     ("diff", _LOOK, "Show what changed between two snapshots."),
     ("run", _BACK_UP, "Run as a daemon: snapshots on schedule, care for the repository, word of trouble."),
-    ("status", _LOOK, "Show for each account when it was backed up last, and whether that is good enough."),
+    ("trigger", _BACK_UP, "Have the daemon back up accounts now."),
+    ("status", _LOOK, "Show for each account when it was backed up last, what is wrong, and what the daemon does."),
 )
 
 _MODULES = {"import": "import_mail"}

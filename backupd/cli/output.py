@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _WIDE = 10_000
+_NARROWEST = 6
 _INTERNALDATE = re.compile(r"\s*(\d{1,2})-([A-Za-z]{3})-(\d{4}) (\d\d:\d\d)")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
@@ -60,13 +61,15 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], styles: Sequ
     """Print a table on standard output. styles: of the rows, in turn; "" for none."""
     shown = console()
     with shown.capture() as capture:
-        shown.print(make_table(columns, rows, styles))
+        shown.print(make_table(columns, rows, styles, width=shown.width))
     for each in capture.get().splitlines():
         sys.stdout.write(each.rstrip() + "\n")
 
 
-def make_table(columns: Sequence[Column], rows: Iterable[Sequence[str]], styles: Sequence[str] = ()) -> Table:
-    """A table without frames, its cells cleaned."""
+def make_table(
+    columns: Sequence[Column], rows: Iterable[Sequence[str]], styles: Sequence[str] = (), *, width: int = _WIDE
+) -> Table:
+    """A table without frames, its cells cleaned. width: columns that may give way do so until it fits."""
     from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
@@ -80,13 +83,25 @@ def make_table(columns: Sequence[Column], rows: Iterable[Sequence[str]], styles:
             overflow="ellipsis",
         )
     kept = [[clean(cell) for cell in row] for row in rows]
-    for place, column in enumerate(columns):
-        if not column.shrink:  # numbers and ids are worthless in part
-            widest = max([len(column.title), *(cell_len(row[place]) for row in kept)])
-            made.columns[place].min_width = widest
+    widest = [
+        max([len(column.title), *(cell_len(row[place]) for row in kept)]) for place, column in enumerate(columns)
+    ]
+    for place, share in enumerate(_fitted(widest, [column.shrink for column in columns], width - 2 * len(columns) + 2)):
+        made.columns[place].width = share
     for number, row in enumerate(kept):
         made.add_row(*(Text(cell) for cell in row), style=styles[number] if number < len(styles) else "")
     return made
+
+
+def _fitted(widest: Sequence[int], gives_way: Sequence[bool], room: int) -> list[int]:
+    """Widths of columns. Only those give way that may: numbers and ids are worthless in part."""
+    widths = list(widest)
+    while sum(widths) > room:
+        place = max((place for place, may in enumerate(gives_way) if may), key=widths.__getitem__, default=None)
+        if place is None or widths[place] <= _NARROWEST:
+            break
+        widths[place] -= 1
+    return widths
 
 
 def size(octets: int) -> str:

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from backupd.config.daemon import Hours, Maintenance
+from backupd.config.health import Health
 from backupd.config.secrets import KeyFile, Name, Secret
 from backupd.config.sections import Address, FilePath, Seconds, Section, wrong
 from backupd.config.servers import ImapConfig, Pop3Config
@@ -220,6 +221,8 @@ class Config(Section):
     """Hours of the day, such as 08:00-18:00, in which the daemon begins nothing by itself."""
     maintenance: Maintenance = Maintenance()
     """What the daemon does with the repository beside backups."""
+    health: Health = Health()
+    """Where the daemon can be asked over HTTP how it is."""
     repository: RepositoryConfig
     """Where the archive is, and what opens it."""
     copies: tuple[Copy, ...] = Field(default=(), strict=False)

@@ -21,7 +21,8 @@ def _folder(info: ValidationInfo) -> Path:
     return info.context["folder"] if info.context else Path()
 
 
-def _path(value: object, info: ValidationInfo) -> Path:
+def file_path(value: object, info: ValidationInfo) -> Path:
+    """A path, from the configuration's folder if relative. Raises ValueError."""
     if not isinstance(value, str) or not value or not value.isprintable():
         raise ValueError("not a path; write one in quotes")
     return below(_folder(info), value)
@@ -47,7 +48,7 @@ def wrong(key: str, what: str) -> PydanticCustomError:
     return PydanticCustomError("at_key", "{what}", {"key": key, "what": what})
 
 
-FilePath = Annotated[Path, BeforeValidator(_path, json_schema_input_type=str)]
+FilePath = Annotated[Path, BeforeValidator(file_path, json_schema_input_type=str)]
 Address = Annotated[str, Field(min_length=1), AfterValidator(_address)]
 
 

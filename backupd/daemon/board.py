@@ -6,7 +6,7 @@ What an account's runs came to is kept in the state database; here is what lives
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 import msgspec
@@ -102,10 +102,11 @@ class Board:
                 for name, schedule in schedules.items()
             }
 
-    def set_jobs(self, names: list[str]) -> None:
-        """These are the jobs from now on."""
+    def set_jobs(self, names: list[str], before: Mapping[str, Job] | None = None) -> None:
+        """These are the jobs from now on; before: what is known from an earlier daemon of those that are new here."""
         with self._lock:
-            self._jobs = {name: self._jobs.get(name) or Job(name) for name in names}
+            known = {**(before or {}), **self._jobs}
+            self._jobs = {name: known.get(name) or Job(name) for name in names}
 
     def update(self, account: str, **changes: object) -> Live | None:
         """Change what is known of an account; what it is now, None if it is not configured any more."""
@@ -115,11 +116,13 @@ class Board:
             self._accounts[account] = found = msgspec.structs.replace(known, **changes)
             return found
 
-    def update_job(self, name: str, **changes: object) -> None:
-        """Change what is known of a job."""
+    def update_job(self, name: str, **changes: object) -> Job | None:
+        """Change what is known of a job; what it is now, None if there is no such job any more."""
         with self._lock:
-            if name in self._jobs:
-                self._jobs[name] = msgspec.structs.replace(self._jobs[name], **changes)
+            if name not in self._jobs:
+                return None
+            self._jobs[name] = found = msgspec.structs.replace(self._jobs[name], **changes)
+            return found
 
     def observe(self, event: Event) -> None:
         """An observer of operations (backupd/operations/events.py)."""

@@ -116,6 +116,18 @@ class Desk:
                 if account.due is not None
             }
 
+    def behind(self) -> tuple[int, float]:
+        """How many accounts may begin now and wait for their turn, and for how many seconds the first of them has."""
+        with self._changed:
+            now, quiet = self._clock(), self._quiet() > 0
+            since = [
+                now - self._begins(account)
+                for account in self._accounts.values()
+                if account.due is not None and not account.running and (account.by_hand or not quiet)
+            ]
+        late = [seconds for seconds in since if seconds >= 0]
+        return len(late), max(late, default=0.0)
+
     def running(self) -> set[str]:
         """Accounts that are being backed up."""
         with self._changed:

@@ -23,9 +23,9 @@ from backupd.daemon.telling import Telling
 from backupd.daemon.timetable import CONTINUOUS, Span, quiet_until
 from backupd.errors import UsageError
 from backupd.operations.accounts import Accounts
-from backupd.operations.costs import Meter
+from backupd.operations.costs import Costs, Meter, known_costs
 from backupd.operations.opening import open_repository, open_repository_storage, open_state
-from backupd.operations.status import last_good
+from backupd.operations.standing import learn
 
 if TYPE_CHECKING:
     from backupd.config import Config
@@ -74,7 +74,7 @@ class Engine:
             self._runs = Runs(
                 lambda: self._config, self._accounts, self.board, self._desk, telling, self._stop, clock=clock
             )
-            self._maintenance = Maintenance(self.board, telling, self._stop, clock=clock)
+            self._maintenance = Maintenance(self.board, telling, self._stop, state=self.state, clock=clock)
             self._apply(config)
             self._opened = opened.pop_all()
 
@@ -153,8 +153,8 @@ class Engine:
         try:
             self.board.set_accounts({name: self._schedule(account) for name, account in config.accounts.items()})
             for name in config.accounts.keys() - known:
-                good, complete = last_good(repository, self.state, name)
-                self.board.update(name, last_good=good, last_complete=complete)
+                standing = learn(repository, self.state, name)
+                self.board.update(name, last_good=_time(standing.proved), last_complete=_time(standing.whole))
         finally:
             self._accounts.give_back(repository, failed=False)
 
@@ -199,6 +199,24 @@ class Engine:
                 found.append(live)
         return found
 
+    def behind(self) -> tuple[int, float]:
+        """Accounts that wait for their turn, and for how many seconds the first of them has."""
+        return self._desk.behind()
+
+    def quiet_until(self) -> datetime | None:
+        """When the quiet hours end that it is now."""
+        return self._clock() + timedelta(seconds=seconds) if (seconds := self._quiet()) else None
+
+    def costs(self) -> Costs | None:
+        """What the repository holds, as far as the index knows; None while it is not open."""
+        repository = self._accounts.take_open()
+        if repository is None:
+            return None
+        try:
+            return known_costs(repository, self.state, self._clock())
+        finally:
+            self._accounts.give_back(repository, failed=False)
+
     def summary(self) -> str:
         """How it goes, in a line."""
         accounts = self.board.accounts()
@@ -235,6 +253,10 @@ class Engine:
         for meter in self._meters:
             if any(news := meter.news()):
                 self.state.asked(meter.url, self._clock().date(), news)
+
+
+def _time(rfc3339: str | None) -> datetime | None:
+    return datetime.fromisoformat(rfc3339) if rfc3339 else None
 
 
 def _asking(call: Callable[[str], object], name: str) -> Callable[[], object]:

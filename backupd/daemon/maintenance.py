@@ -6,13 +6,16 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Protocol
 
+import msgspec
 import structlog
 
-from backupd.daemon.board import Board
+from backupd.daemon.board import Board, Job
 from backupd.errors import BackupdError, Interrupted, Transient
+from backupd.operations.state import State
 
 AGAIN_SECONDS = (60.0, 300.0, 900.0)
 """Pauses before a job that failed for a passing cause is tried again; then it waits for its schedule."""
@@ -30,8 +33,14 @@ class Heard(Protocol):
     def job_failed(self, name: str, error: Exception) -> None: ...
 
 
+_KIND = "job"
+
+
 class Maintenance:
-    """Jobs, and the thread that does them. What is asked for while it waits is done once."""
+    """Jobs, and the thread that does them. What is asked for while it waits is done once.
+
+    state: keeps what came of each job, so that a daemon that was restarted knows when it was done last.
+    """
 
     def __init__(
         self,
@@ -39,9 +48,11 @@ class Maintenance:
         heard: Heard,
         stop: threading.Event,
         *,
+        state: State | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._board, self._heard, self._stop, self._clock = board, heard, stop, clock
+        self._state = state
         self._tasks: dict[str, Task] = {}
         self._wanted: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._waiting: set[str] = set()
@@ -54,7 +65,7 @@ class Maintenance:
         """These are the jobs from now on."""
         with self._lock:
             self._tasks = dict(tasks)
-        self._board.set_jobs(list(tasks))
+        self._board.set_jobs(list(tasks), self._before())
 
     def request(self, name: str) -> None:
         """Do this job as soon as those before it are done."""
@@ -96,7 +107,8 @@ class Maintenance:
             outcome, text, error = "failed", f"an error in backupd itself: {type(found).__name__}", found
         seconds = time.monotonic() - began
         good = {"last_good": started} if error is None else {}
-        self._board.update_job(name, running_since=None, seconds=seconds, outcome=outcome, text=text, **good)
+        changes = {"running_since": None, "seconds": seconds, "outcome": outcome, "text": text, **good}
+        self._keep(self._board.update_job(name, **changes))
         if error is None:
             self._failures.pop(name, None)
             log.info("job done", job=name, result=text, seconds=round(seconds, 3))
@@ -105,6 +117,21 @@ class Maintenance:
             log.error("job failed", job=name, why=text, seconds=round(seconds, 3))
             self._heard.job_failed(name, error)
             self._again(name, error)
+
+    def _before(self) -> dict[str, Job]:
+        found = {}
+        for name, value in self._state.kept(_KIND).items() if self._state else ():
+            with suppress(msgspec.DecodeError):  # an earlier version kept it otherwise
+                found[name] = msgspec.structs.replace(msgspec.json.decode(value, type=Job), next_run=None)
+        return found
+
+    def _keep(self, job: Job | None) -> None:
+        if job is None or self._state is None:
+            return
+        try:
+            self._state.keep(_KIND, job.name, msgspec.json.encode(job))
+        except BackupdError as error:  # what matters of it is in the log
+            log.warning("what came of a job could not be kept", job=job.name, why=str(error))
 
     def _again(self, name: str, error: Exception) -> None:
         failures = self._failures[name] = self._failures.get(name, 0) + 1

@@ -5,18 +5,21 @@ from __future__ import annotations
 import queue
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from types import FrameType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import structlog
 
 from backupd.daemon.engine import Engine
+from backupd.daemon.health import Health
 from backupd.daemon.pulse import Pulse
 from backupd.daemon.supervisor import Supervisor
 from backupd.daemon.telling import Nobody, Telling
 from backupd.errors import BackupdError, Transient
+from backupd.operations.opening import open_state
 
 if TYPE_CHECKING:
     from backupd.config import Config
@@ -29,6 +32,9 @@ OPEN_PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 """Between tries to open a repository that cannot be reached, as at boot; the last one over and over."""
 OPEN_SECONDS = 900.0
 """A try may take so long: where the state is lost, the whole index is read."""
+
+REPLY_SECONDS = 120.0
+"""For the main loop to reload when it is asked over the control socket; what fetches secrets may take a minute."""
 
 Command = Literal["stop", "reload", "trigger"]
 _SIGNALS: dict[int, Command] = {
@@ -57,7 +63,8 @@ class Service:
         self._telling = telling or Nobody()
         self._supervisor = supervisor or Supervisor(None)
         self.pulse = Pulse()
-        self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Command | _Reload] = queue.SimpleQueue()
+        self._health: Health | None = None
         self._engine: Engine | None = None
 
     def run(self) -> int:
@@ -68,17 +75,21 @@ class Service:
         before = {number: signal.signal(number, self._signalled) for number in _SIGNALS}
         try:
             config = self._load()
-            self._engine = engine = self._open(config)
-            if engine is None:
-                return 0
-            engine.start()
-            log.info("running", accounts=len(config.accounts), repository=config.repository.url)
-            self._supervisor.ready(engine.summary())
-            with self._supervisor.feeding(self.pulse):
-                self._loop(engine)
-            log.info("stopping")
-            self._supervisor.stopping("stopping: what is under way writes a checkpoint")
-            return 0 if engine.close() else 1
+            with closing(open_state(config)) as state, state.daemon_lock(), Health(config, self) as health:
+                self._health = health
+                self._engine = engine = self._open(config, health)
+                if engine is None:
+                    return 0
+                engine.start()
+                health.works(engine)
+                log.info("running", accounts=len(config.accounts), repository=config.repository.url)
+                self._supervisor.ready(engine.summary())
+                with self._supervisor.feeding(self.pulse):
+                    self._loop(engine)
+                log.info("stopping")
+                self._supervisor.stopping("stopping: what is under way writes a checkpoint")
+                health.stops()
+                return 0 if engine.close() else 1
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -86,7 +97,7 @@ class Service:
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         self._commands.put(_SIGNALS[number])
 
-    def _open(self, config: Config) -> Engine | None:
+    def _open(self, config: Config, health: Health) -> Engine | None:
         """The engine, however long the repository cannot be reached; None when told to end meanwhile."""
         tries = 0
         while True:
@@ -100,6 +111,7 @@ class Service:
                 tries += 1
                 log.error("the repository cannot be reached", why=str(error), again_in=pause)
                 self._supervisor.status(f"the repository cannot be reached: {error}")
+                health.waits(f"the repository cannot be reached: {error}")
             until = time.monotonic() + pause
             while (left := until - time.monotonic()) > 0:
                 try:
@@ -112,14 +124,16 @@ class Service:
         offset, shown = _offset(), time.monotonic()
         while True:
             try:
-                command: Command | None = self._commands.get(timeout=TICK_SECONDS)
+                command: Command | _Reload | None = self._commands.get(timeout=TICK_SECONDS)
             except queue.Empty:
                 command = None
             self.pulse.beat()
             if command == "stop":
                 return
-            if command == "reload":
-                self.reload()
+            if isinstance(command, _Reload):
+                command.reply.put(self._reload(engine))
+            elif command == "reload":
+                self._reload(engine)
             elif command == "trigger":
                 engine.trigger()
             now = _offset()
@@ -131,20 +145,50 @@ class Service:
                 self._supervisor.status(engine.summary())
                 shown = time.monotonic()
 
-    def reload(self) -> str | None:
+    def _reload(self, engine: Engine) -> str | None:
         """Read the configuration again and follow it; if it is wrong the old one stays, and this says why."""
-        engine = self._engine
-        if engine is None:
-            return "not running yet"
+        before = engine.config
         self._supervisor.reloading()
         try:
-            engine.reload(self._load())
+            config = self._load()
+            if self._health:
+                self._health.follow(config)
+            try:
+                engine.reload(config)
+            except BackupdError:
+                if self._health:
+                    self._health.follow(before)
+                raise
         except BackupdError as error:
             log.error("the configuration was not reloaded; the one before stays", why=str(error))
             return str(error)
         finally:
             self._supervisor.ready(engine.summary())
         return None
+
+    # What is asked over the control socket, on its threads
+
+    def trigger(self, names: Sequence[str]) -> Collection[str]:
+        """Back these accounts up now, or all; names of those that there are not."""
+        engine = self._engine
+        return engine.trigger(names) if engine else names
+
+    def reload(self) -> str | None:
+        """Have the main loop read the configuration again; None, or why the old one stays."""
+        if self._engine is None:
+            return "not running yet"
+        asked = _Reload(queue.SimpleQueue())
+        self._commands.put(asked)
+        try:
+            return asked.reply.get(timeout=REPLY_SECONDS)
+        except queue.Empty:
+            return "the main loop does not answer; the log tells more"
+
+
+class _Reload(NamedTuple):
+    """Read the configuration again, and tell here what came of it."""
+
+    reply: queue.SimpleQueue[str | None]
 
 
 def _offset() -> float:

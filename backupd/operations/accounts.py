@@ -73,6 +73,13 @@ class Accounts:
             self._users[repository] += 1
             return repository
 
+    def take_open(self) -> Repository | None:
+        """The repository, as `take` gives it, if it is open; for who has no reason to open it."""
+        with self._lock:
+            if self._usable is not None:
+                self._users[self._usable] += 1
+            return self._usable
+
     def give_back(self, repository: Repository, *, failed: bool) -> None:
         """Of a repository that failed, nobody takes up the use any more; the last to use it closes it."""
         with self._lock:

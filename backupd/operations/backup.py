@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from backupd.errors import BackupdError, Damaged, Interrupted, Throttled
-from backupd.operations import pausing
+from backupd.operations import pausing, standing
 from backupd.operations.backup_report import BackupReport
 from backupd.operations.backup_run import CHECKPOINT_SECONDS, BackupRun
 from backupd.operations.events import Observer, ignore
@@ -153,10 +153,12 @@ def recorded(
                 outcome = "throttled"
             text = str(error) if isinstance(error, BackupdError) else type(error).__name__
             try:
-                state.record(Run(account, timestamp(started), timestamp(clock()), outcome, history.newest, text))
+                run_was = Run(account, timestamp(started), timestamp(clock()), outcome, history.newest, text)
+                standing.record(state, repository, history, run_was)
             except BackupdError as second:
                 error.add_note(f"and the run could not be recorded: {second}")
             raise
         outcome = "stored" if report.snapshot else "unchanged"
-        state.record(Run(account, report.started, report.ended, outcome, history.newest, "", len(report.problems)))
+        run_was = Run(account, report.started, report.ended, outcome, history.newest, "", len(report.problems))
+        standing.record(state, repository, history, run_was, report)
         return report

@@ -65,6 +65,14 @@ def costs(repository: Repository, state: State, now: datetime) -> Costs:
     return Costs(storage.url, len(sizes), sum(sizes), daily(state.requests(storage.url), today))
 
 
+def known_costs(repository: Repository, state: State, now: datetime) -> Costs:
+    """The same from the index alone, without asking the storage: objects are packs. For who asks often."""
+    storage = repository.storage
+    packs, octets = repository.index.stored()
+    requests = None if storage.requests is None else daily(state.requests(storage.url), now.astimezone(UTC).date())
+    return Costs(storage.url, packs, octets, requests)
+
+
 def daily(known: dict[date, Requests], today: date) -> Daily:
     """Today's requests, and the average of the days before. A day without any counts too: nothing was asked for."""
     before = {day: requests for day, requests in known.items() if day < today}

@@ -29,7 +29,7 @@ _MOST_NOTES = 200
 class History:
     """Snapshots before, and the making of the next.
 
-    parent: the newest snapshot, perhaps a checkpoint. baseline: the newest that a run completed.
+    parent: the newest snapshot, perhaps a checkpoint. baseline: the newest that a run completed. there: ids of all.
     """
 
     def __init__(self, repository: Repository, account: str, started: datetime, clock: Callable[[], datetime]) -> None:
@@ -42,6 +42,7 @@ class History:
         self._mended: list[MailboxRecord] | None = None
         self.notes: list[str] = []
         refs = repository.refs(account)
+        self.there = frozenset(ref.id for ref in refs)
         for ref in reversed(refs):
             try:
                 snapshot = repository.snapshot(ref)

@@ -53,8 +53,11 @@ CREATE TABLE IF NOT EXISTS downloaded (account TEXT, hour TEXT, octets INTEGER N
 CREATE TABLE IF NOT EXISTS pause (
     account TEXT PRIMARY KEY, since TEXT NOT NULL, until TEXT NOT NULL, why TEXT NOT NULL, times INTEGER NOT NULL)
     WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS kept (kind TEXT, name TEXT, value BLOB NOT NULL, PRIMARY KEY (kind, name)) WITHOUT ROWID;
 """
 _FILE = "state.sqlite"
+DAEMON_LOCK = ".daemon"
+"""No account's name begins with a dot."""
 _RUNS_KEPT = 1000
 """Of an account."""
 _DAYS_KEPT = 30
@@ -155,6 +158,17 @@ class State:
             limit,
         )
         return [msgspec.convert(dict(zip(Run.__struct_fields__, row, strict=True)), Run) for row in rows]
+
+    # What others keep here, in forms of their own
+
+    def keep(self, kind: str, name: str, value: bytes) -> None:
+        """Keep this of a thing, in place of what was kept of it."""
+        self._write("INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", [(kind, name, value)])
+
+    def kept(self, kind: str, name: str | None = None) -> dict[str, bytes]:
+        """What is kept of all things of a kind by their names, or of the one of this name."""
+        rows = self._read("SELECT name, value FROM kept WHERE kind = ?1 AND (?2 IS NULL OR name = ?2)", kind, name)
+        return {str(each): msgspec.convert(value, bytes) for each, value in rows}
 
     # What a bucket was asked for
 
@@ -305,19 +319,32 @@ class State:
     @contextmanager
     def account_lock(self, account: str) -> Iterator[None]:
         """Only one backup of an account at a time. The lock goes with the process, however it ends. Raises Busy."""
+        busy = Busy("another backup of this account is running", subject=account, remedy="wait until it has ended")
+        with self._lock_file(f"{account}.lock", busy):
+            yield
+
+    @contextmanager
+    def daemon_lock(self) -> Iterator[None]:
+        """Only one daemon works with this state. The lock goes with the process, however it ends. Raises Busy."""
+        busy = Busy(
+            "another daemon runs with this state_dir", subject=str(self.folder), remedy="end it first, or leave it be"
+        )
+        with self._lock_file(DAEMON_LOCK, busy):
+            yield
+
+    @contextmanager
+    def _lock_file(self, name: str, busy: Busy) -> Iterator[None]:
         folder = self.folder / "locks"
         try:
             folder.mkdir(exist_ok=True, mode=0o700)
-            descriptor = os.open(folder / f"{account}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise sqlite_error(error, self.folder) from error
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise Busy(
-                    "another backup of this account is running", subject=account, remedy="wait until it has ended"
-                ) from None
+                raise busy from None
             yield
         finally:
             os.close(descriptor)

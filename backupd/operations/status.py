@@ -6,20 +6,20 @@ account's age is counted from the newest snapshot or from the last run that went
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 import msgspec
 
-from backupd.errors import Damaged, ObjectMissing
 from backupd.operations.costs import Costs, costs
+from backupd.operations.standing import Standing, read
 from backupd.operations.state import Run, State
 from backupd.repository.repository import Repository
-from backupd.repository.snapshots import Loss, Snapshot, SnapshotRef
+from backupd.repository.snapshots import Loss, SnapshotRef
 
-LOOKED_AT = 100
-"""Newest snapshots of an account that are searched for sudden losses."""
+FAILED = "the last run failed: "
+"""How the reason begins that an account's last run failed."""
 
 
 class Level(StrEnum):
@@ -75,33 +75,6 @@ def status(repository: Repository, state: State, objectives: Mapping[str, timede
     return Status(worst(account.level for account in accounts), accounts, costs(repository, state, now))
 
 
-def last_good(
-    repository: Repository, state: State, account: str
-) -> tuple[datetime | None, datetime | None]:
-    """When the account was last known to be backed up: (at all, with nothing left out). None where it never was."""
-    good: datetime | None = None
-    complete: datetime | None = None
-    for ref in reversed(repository.refs(account)[-LOOKED_AT:]):
-        try:
-            snapshot = repository.snapshot(ref)
-        except (Damaged, ObjectMissing):
-            continue
-        if not snapshot.checkpoint:
-            good = good or ref.time
-        if snapshot.complete:
-            complete = ref.time
-            break
-    # A run that found nothing changed stored no snapshot, and is as good as the newest one.
-    for run in state.runs(account, LOOKED_AT):
-        if run.outcome in ("stored", "unchanged"):
-            began = datetime.fromisoformat(run.started)
-            good = max(good or began, began)
-            if not run.problems:
-                complete = max(complete or began, began)
-                break
-    return good, complete
-
-
 def worst(levels: Iterable[Level]) -> Level:
     """The worst of some levels; ok when there are none."""
     found = set(levels)
@@ -111,88 +84,64 @@ def worst(levels: Iterable[Level]) -> Level:
 def _account(
     repository: Repository, state: State, name: str, objective: timedelta | None, now: datetime
 ) -> AccountStatus:
-    refs = repository.refs(name)
-    snapshots, damaged = _read(repository, refs)
-    newest = snapshots[-1] if snapshots else None
-    runs = state.runs(name, 100)
-    proved = _proved(snapshots, runs)
+    standing, damaged = read(repository, state, name)
+    return account_status(name, standing, objective, now, damaged)
+
+
+def account_status(
+    name: str,
+    standing: Standing | None,
+    objective: timedelta | None,
+    now: datetime,
+    damaged: Sequence[SnapshotRef] = (),
+) -> AccountStatus:
+    """What to say of an account that stands so; None: nothing is known of it."""
+    standing = standing or Standing("")
+    proved = datetime.fromisoformat(standing.proved) if standing.proved else None
     age = max(timedelta(), now - proved) if proved else None
-    there = {ref.id for ref in refs}
-    losses = [loss for _, snapshot in snapshots for loss in snapshot.losses if loss.pinned in there]
-    level, reasons = judge(
-        newest=newest[1] if newest else None,
-        age=age,
-        objective=objective,
-        losses=losses,
-        last_run=runs[0] if runs else None,
-        damaged=damaged,
-    )
+    level, reasons = judge(standing, age, objective, damaged)
     return AccountStatus(
         account=name,
         level=level,
         reasons=reasons,
-        snapshot=newest[0].id if newest else None,
-        time=newest[1].started if newest else None,
-        complete=bool(newest and newest[1].complete),
-        messages=newest[1].messages if newest else 0,
-        octets=newest[1].octets if newest else 0,
+        snapshot=standing.snapshot,
+        time=standing.time,
+        complete=standing.complete,
+        messages=standing.messages,
+        octets=standing.octets,
         proved=proved.isoformat(timespec="seconds") if proved else None,
         age=age.total_seconds() if age is not None else None,
         objective=objective.total_seconds() if objective else None,
-        problems=len(newest[1].problems) if newest else 0,
-        losses=losses,
-        last_run=runs[0] if runs else None,
+        problems=standing.problems,
+        losses=standing.losses,
+        last_run=standing.last_run,
     )
 
 
-def _read(
-    repository: Repository, refs: list[SnapshotRef]
-) -> tuple[list[tuple[SnapshotRef, Snapshot]], list[SnapshotRef]]:
-    found, damaged = [], []
-    for ref in refs[-LOOKED_AT:]:
-        try:
-            found.append((ref, repository.snapshot(ref)))
-        except Damaged:
-            damaged.append(ref)
-    return found, damaged
-
-
-def _proved(snapshots: list[tuple[SnapshotRef, Snapshot]], runs: list[Run]) -> datetime | None:
-    times = [snapshot.started for _, snapshot in snapshots if not snapshot.checkpoint][-1:]
-    times += [run.started for run in runs if run.outcome in ("stored", "unchanged")][:1]
-    return max((datetime.fromisoformat(text) for text in times), default=None)
-
-
 def judge(
-    *,
-    newest: Snapshot | None,
-    age: timedelta | None,
-    objective: timedelta | None,
-    losses: list[Loss],
-    last_run: Run | None,
-    damaged: list[SnapshotRef],
+    standing: Standing, age: timedelta | None, objective: timedelta | None, damaged: Sequence[SnapshotRef]
 ) -> tuple[Level, list[str]]:
     """The level, and the reasons for it, the gravest first."""
     critical, warnings = [], []
     if age is None:
-        critical.append("never backed up" if newest is None else "no backup has ended yet")
+        critical.append("no backup has ended yet" if standing.snapshot else "never backed up")
     elif objective is not None and age > objective:
         critical.append("older than its objective")
     critical += [
         f"sudden loss: {loss.gone:,} of {loss.before:,} messages gone from {loss.name or 'the account'}, "
         f"snapshot {loss.pinned} still has them"
-        for loss in losses
+        for loss in standing.losses
     ]
     critical += [f"snapshot {ref.id} is damaged" for ref in damaged]
-    if last_run and last_run.outcome == "failed":
-        warnings.append(f"the last run failed: {last_run.error}")
-    if last_run and last_run.outcome == "throttled":
-        warnings.append(f"the last run ended before all was read: {last_run.error}")
-    if last_run and last_run.outcome == "interrupted":
+    if standing.last_run and standing.last_run.outcome == "failed":
+        warnings.append(f"{FAILED}{standing.last_run.error}")
+    if standing.last_run and standing.last_run.outcome == "throttled":
+        warnings.append(f"the last run ended before all was read: {standing.last_run.error}")
+    if standing.last_run and standing.last_run.outcome == "interrupted":
         warnings.append("the last run was interrupted")
-    if newest and newest.checkpoint:
+    if standing.checkpoint:
         warnings.append("the newest snapshot is of a backup that did not end")
-    elif newest and newest.problems:
-        warnings.append(f"{len(newest.problems)} problems in the newest snapshot")
+    elif standing.problems:
+        warnings.append(f"{standing.problems} problems in the newest snapshot")
     level = Level.CRITICAL if critical else Level.WARNING if warnings else Level.OK
     return level, critical + warnings

@@ -19,9 +19,9 @@ def of_alice(repository: Repository, state: State, *, objective: timedelta | Non
     return status(repository, state, {"alice": objective}, NOON + 2 * HOUR).accounts[0]
 
 
-def ran(state: State, outcome: str, *, minutes_ago: int, error: str = "") -> None:
+def ran(state: State, outcome: str, *, minutes_ago: int, error: str = "", snapshot: str | None = None) -> None:
     time = timestamp(NOON + 2 * HOUR - timedelta(minutes=minutes_ago))
-    state.record(Run("alice", time, time, outcome, None, error))  # type: ignore[arg-type]
+    state.record(Run("alice", time, time, outcome, snapshot, error))  # type: ignore[arg-type]
 
 
 def test_an_account_never_backed_up_is_critical(repository: Repository, state: State) -> None:
@@ -38,10 +38,18 @@ def test_a_snapshot_older_than_the_objective_is_critical(repository: Repository,
 
 
 def test_a_run_that_found_nothing_changed_proves_an_old_snapshot(repository: Repository, state: State) -> None:
-    archive.put(repository)
-    ran(state, "unchanged", minutes_ago=10)
+    newest = archive.put(repository)
+    ran(state, "unchanged", minutes_ago=10, snapshot=newest.id)
     found = of_alice(repository, state)
     assert (found.level, found.age) == (Level.OK, 600)
+
+
+def test_a_run_whose_snapshot_is_gone_proves_nothing(repository: Repository, state: State) -> None:
+    archive.put(repository)
+    newest = archive.put(repository, time=NOON + HOUR)
+    ran(state, "unchanged", minutes_ago=10, snapshot=newest.id)
+    repository.remove_snapshot(newest)
+    assert of_alice(repository, state).age == 7200
 
 
 def test_a_failed_run_is_a_warning_as_long_as_the_objective_is_kept(repository: Repository, state: State) -> None:

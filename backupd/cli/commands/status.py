@@ -3,35 +3,96 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backupd.cli import output
-from backupd.cli.context import Here
+from backupd.cli.context import Context, Here
 from backupd.cli.output import Column
+from backupd.errors import BackupdError, NoDaemon
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from backupd.config import Config
+    from backupd.daemon.board import Job, Live
+    from backupd.daemon.control import Control
+    from backupd.daemon.report import AccountReport, DaemonReport, Report
     from backupd.operations.costs import Costs
-    from backupd.operations.status import AccountStatus
 
+ALONE = 3
+"""Accounts of which the same is said in lines of their own, or that are named when there are more."""
 _STYLES = {"ok": "", "warning": "yellow", "critical": "red"}
 
 
-def command(*, context: Here) -> int:
-    """Show for each account when it was backed up last, and whether that is good enough; and what the repository holds,
-    and its bucket was asked for. Asks no mail server.
+def command(*accounts: str, trouble: bool = False, context: Here) -> int:
+    """Show for each account when it was backed up last, and whether that is good enough; where the daemon runs also
+    what it does and when it does it next; and what the repository holds, and its bucket was asked for. Asks no mail
+    server.
 
     The exit code is 0 however the accounts stand.
+
+    Parameters
+    ----------
+    accounts
+        Their names in the configuration; none means all.
+    trouble
+        Only accounts that are not ok.
     """
+    for name in accounts:
+        context.config.account(name)
+    found = _from_daemon(context, accounts) or _from_repository(context, accounts)
+    shown = [account for account in found.accounts if not trouble or account.level.value != "ok"]
+    if context.json:
+        import msgspec
+
+        output.document(msgspec.structs.replace(found, accounts=shown))
+        return 0
+    _table(shown, running=found.daemon is not None)
+    for text in _remarks(shown):
+        output.line(text)
+    if found.daemon:
+        for text in _daemon(found.accounts, found.daemon):
+            context.say(text)
+    if found.repository:
+        for text in _costs(found.repository):
+            context.say(text)
+    return 0
+
+
+def _from_daemon(context: Context, accounts: Sequence[str]) -> Report | None:
+    """What the daemon says; None without one, with a word where there should be one."""
+    if context.copy is not None:
+        return None  # it works on the repository, not on its copies
+    from backupd.daemon.control import Control
+
+    control = Control(Path(context.config.state_dir))
+    try:
+        return control.status(accounts)
+    except NoDaemon as error:
+        if _is_expected(context.config, control):
+            context.note(str(error))
+    except BackupdError as error:
+        context.note(str(error))
+    return None
+
+
+def _is_expected(config: Config, control: Control) -> bool:
+    """Whether a daemon should run: one has, or there are schedules. Whoever has cron back up has neither."""
+    sections = (config, *config.accounts.values())
+    return control.has_been or any("schedule" in section.model_fields_set for section in sections)
+
+
+def _from_repository(context: Context, accounts: Sequence[str]) -> Report:
+    from backupd.daemon.report import without_daemon
     from backupd.operations.status import status
 
-    objectives = {name: account.objective for name, account in context.config.accounts.items()}
+    objectives = {name: context.config.account(name).objective for name in accounts or context.config.accounts}
     with context.repository() as repository, context.state() as state:
-        found = status(repository, state, objectives, datetime.now(UTC))
-    if context.json:
-        output.document(found)
-        return 0
+        return without_daemon(status(repository, state, objectives, datetime.now(UTC)))
+
+
+def _table(accounts: Sequence[AccountReport], *, running: bool) -> None:
     output.table(
         [
             Column("ACCOUNT", shrink=True),
@@ -40,29 +101,113 @@ def command(*, context: Here) -> int:
             Column("OBJECTIVE"),
             Column("MESSAGES", right=True),
             Column("SIZE", right=True),
-            Column("LAST RUN"),
+            Column("NEXT RUN" if running else "LAST RUN"),
         ],
-        [_row(account) for account in found.accounts],
-        [_STYLES[account.level.value] for account in found.accounts],
+        [_row(account, running=running) for account in accounts],
+        [_STYLES[account.level.value] for account in accounts],
     )
-    for account in found.accounts:
-        for reason in account.reasons:
-            output.line(f"{account.account}: {reason}")
-    for text in _costs(found.repository):
-        context.say(text)
-    return 0
 
 
-def _row(account: AccountStatus) -> tuple[str, ...]:
+def _row(account: AccountReport, *, running: bool) -> tuple[str, ...]:
+    last = account.last_run.outcome if account.last_run else "none"
     return (
         account.account,
         account.level.value,
-        f"{output.age(timedelta(seconds=account.age))} ago" if account.age is not None else "never",
-        output.age(timedelta(seconds=account.objective)) if account.objective else "none",
+        f"{_age(account.age)} ago" if account.age is not None else "never",
+        _age(account.objective) if account.objective else "none",
         f"{account.messages:,}",
         output.size(account.octets),
-        account.last_run.outcome if account.last_run else "none",
+        _next(account) if running else last,
     )
+
+
+def _age(seconds: float) -> str:
+    return output.age(timedelta(seconds=seconds))
+
+
+def _next(account: AccountReport) -> str:
+    live = account.now
+    if account.doing == "running":
+        return f"running, {_share(live)}" if live.planned else "running"
+    if account.doing == "waiting":
+        return "waits"
+    if account.doing == "held":
+        return f"held, {_until(live.held_until)}"
+    if live.watching in ("notify", "idle"):
+        return "watched"
+    return f"in {_until(live.next_run)}" if live.next_run else "none"
+
+
+def _share(live: Live) -> str:
+    return f"{min(99, 100 * live.messages // live.planned)}%"
+
+
+def _until(time: datetime | None) -> str:
+    return output.age(max(timedelta(), time - datetime.now(UTC))) if time else ""
+
+
+def _since(time: datetime) -> str:
+    return output.age(max(timedelta(), datetime.now(UTC) - time))
+
+
+def _remarks(accounts: Sequence[AccountReport]) -> Iterator[str]:
+    """What is to be said of each account; what is to be said of many is said once."""
+    said: dict[str, list[str]] = {}
+    for account in accounts:
+        for text in _remarks_on(account):
+            said.setdefault(text, []).append(account.account)
+    for text, names in said.items():
+        if len(names) <= ALONE:
+            yield from (f"{name}: {text}" for name in names)
+        else:
+            yield f"{', '.join(names[:ALONE])} and {len(names) - ALONE:,} more: {text}"
+
+
+def _remarks_on(account: AccountReport) -> Iterator[str]:
+    live = account.now
+    yield from (reason for reason in account.reasons if reason != live.error)
+    if live.failures:
+        since = f" in {_since(live.failing_since)}" if live.failing_since and live.failures > 1 else ""
+        again = f", next try in {_until(live.next_run)}" if live.next_run and account.doing != "running" else ""
+        yield f"{live.error}; {output.count(live.failures, 'failure')}{since} ({live.cause}){again}"
+    elif account.doing == "held":
+        yield f"left alone for {_until(live.held_until)}: {live.held_for}"
+    if account.doing == "running" and live.running_since:
+        done = f", {live.messages:,} of {output.count(live.planned, 'message')} read" if live.planned else ""
+        octets = f" ({output.size(live.octets)})" if live.octets else ""
+        yield f"being backed up for {_since(live.running_since)}{done}{octets}"
+
+
+def _daemon(accounts: Sequence[AccountReport], daemon: DaemonReport) -> Iterator[str]:
+    if daemon.not_ready:
+        yield f"daemon: {daemon.not_ready}"
+    elif not daemon.alive:
+        yield "daemon: its work does not advance; its log tells more: journalctl -u backupd"
+    doing = [account.doing for account in accounts]
+    counts = {
+        "being backed up": doing.count("running"),
+        "waiting": doing.count("waiting"),
+        "held": doing.count("held"),
+        "failing": sum(account.now.failures > 0 for account in accounts),
+        "older than objective": sum(account.is_overdue for account in accounts),
+    }
+    said = [output.count(len(accounts), "account"), *(f"{count:,} {what}" for what, count in counts.items() if count)]
+    yield f"daemon: running for {_since(daemon.since)}; {', '.join(said)}"
+    if daemon.quiet_until:
+        yield f"quiet hours until {output.local_time(daemon.quiet_until.isoformat())}: nothing is begun"
+    for job in daemon.jobs:
+        if text := _job(job):
+            yield f"{job.name}: {text}"
+
+
+def _job(job: Job) -> str:
+    after = f"; next in {_until(job.next_run)}" if job.next_run else ""
+    if job.running_since:
+        return f"running for {_since(job.running_since)}"
+    if not job.last_run or not job.outcome:
+        return f"next in {_until(job.next_run)}" if job.next_run else ""
+    what = "failed" if job.outcome == "failed" else "done"
+    return f"{what} {_since(job.last_run)} ago{f': {job.text}' if job.text else ''}{after}"
 
 
 def _costs(costs: Costs) -> Iterator[str]:

@@ -1,0 +1,122 @@
+"""The daemon as those see it who ask how it is: before its repository is open, while it works, and on its way out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from backupd.daemon.board import Board
+from backupd.daemon.report import Facts, Queue
+from backupd.daemon.web import Actions, Web
+from backupd.errors import BackupdError
+from backupd.operations.costs import Costs
+from backupd.operations.state import State
+
+if TYPE_CHECKING:
+    from backupd.config import Config
+    from backupd.daemon.engine import Engine
+
+STARTING = "starting: the repository is not open yet"
+STOPPING = "stopping"
+_COSTS_SECONDS = 30.0
+
+
+class Health:
+    """Answers from `__enter__` to `__exit__`.
+
+    Args:
+        actions: what may be asked of the daemon.
+        alive: whether its work advances.
+    """
+
+    def __init__(self, config: Config, actions: Actions, *, alive: Callable[[], bool] = lambda: True) -> None:
+        """Raises StorageDenied, StorageFull."""
+        self._config = config
+        self._engine: Engine | None = None
+        self._why = STARTING
+        self._empty = Board()
+        self._costs = _Remembered(self._ask_costs)
+        # A connection of its own: whoever asks how things stand keeps no backup waiting.
+        self.state = State(Path(config.state_dir))
+        self.facts = Facts(
+            board=lambda: self._engine.board if self._engine else self._empty,
+            state=self.state,
+            objectives=self._objectives,
+            not_ready=lambda: self._why,
+            alive=alive,
+            stored=self._costs,
+            queue=lambda: Queue(*self._engine.behind()) if self._engine else Queue(),
+            quiet=self._quiet,
+            plans=self._plans,
+        )
+        self._web = Web(self.facts, actions, Path(config.state_dir))
+
+    def __enter__(self) -> Self:
+        """Raises Busy where another daemon works with this state directory, ConfigError, StorageDenied."""
+        try:
+            self._web.start(self._config.health)
+        except BaseException:
+            self.state.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._web.close()
+        self.state.close()
+
+    def waits(self, why: str) -> None:
+        """No work can be done yet, and why."""
+        self._why = why
+
+    def works(self, engine: Engine) -> None:
+        """The repository is open, and schedules run."""
+        self._engine, self._config, self._why = engine, engine.config, ""
+
+    def stops(self) -> None:
+        """Nothing more is begun."""
+        self._why = STOPPING
+
+    def follow(self, config: Config) -> None:
+        """Another configuration holds. Raises ConfigError, Busy, StorageDenied where it cannot be asked there."""
+        self._web.follow(config.health)
+        self._config = config
+
+    def _objectives(self) -> dict[str, timedelta | None]:
+        return {name: account.objective for name, account in self._config.accounts.items()}
+
+    def _quiet(self) -> datetime | None:
+        return self._engine.quiet_until() if self._engine else None
+
+    def _plans(self) -> None:
+        if self._engine and not self._why:
+            self._engine.show_plans()
+
+    def _ask_costs(self) -> Costs | None:
+        return self._engine.costs() if self._engine else None
+
+
+class _Remembered:
+    """What a call gave, for a while; and for longer when it fails."""
+
+    def __init__(self, call: Callable[[], Costs | None]) -> None:
+        self._call, self._lock = call, threading.Lock()
+        self._found: Costs | None = None
+        self._until = 0.0
+
+    def __call__(self) -> Costs | None:
+        with self._lock:
+            if time.monotonic() >= self._until:
+                try:
+                    found = self._call()
+                except BackupdError:  # the repository is in trouble; runs say so
+                    found = self._found
+                self._found = found
+                self._until = time.monotonic() + (_COSTS_SECONDS if found else 0.0)
+            return self._found
