@@ -163,8 +163,8 @@ def _written(secret: str) -> Iterator[str]:
     yield quote(raw)
     yield quote_plus(raw)
     for before in range(3):
-        # SASL PLAIN, Basic and XOAUTH2 put names before a secret and more behind it. Of its base64, what does not depend
-        # on them is the same wherever it stands, but for these three ways.
+        # SASL PLAIN, Basic and XOAUTH2 put names before a secret and more behind it. Of its base64, what does not
+        # depend on them is the same wherever it stands, but for these three ways.
         encoded = base64.b64encode(b"\0" * before + raw)
         whole = encoded[-(-before * 8 // 6) : (before + len(raw)) * 8 // 6].decode()
         if len(whole) >= _BASE64_LEAST:
@@ -251,8 +251,8 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     ),
 )  # fmt: skip
 # One of these is in whatever a pattern matches. Most texts have none, and looking for them first is quick.
-_HINTS = ("-----begin", "authorization", "cookie", "x-api", "x-auth", "bearer", "basic", "auth", "login", "pass", "apop",
-          "eyj", "akia", "asia", "://", "token", "secret", "assertion", "verifier", "device", "key", "signature",
+_HINTS = ("-----begin", "authorization", "cookie", "x-api", "x-auth", "bearer", "basic", "auth", "login", "pass",
+          "apop", "eyj", "akia", "asia", "://", "token", "secret", "assertion", "verifier", "device", "key", "signature",
           "credential")  # fmt: skip
 
 
