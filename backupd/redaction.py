@@ -251,9 +251,11 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     ),
 )  # fmt: skip
 # One of these is in whatever a pattern matches. Most texts have none, and looking for them first is quick.
-_HINTS = ("-----begin", "authorization", "cookie", "x-api", "x-auth", "bearer", "basic", "auth", "login", "pass",
-          "apop", "eyj", "akia", "asia", "://", "token", "secret", "assertion", "verifier", "device", "key", "signature",
-          "credential")  # fmt: skip
+_HINTS = (
+    *("-----begin", "authorization", "cookie", "x-api", "x-auth", "bearer", "basic", "auth", "login", "pass", "apop"),
+    *("eyj", "akia", "asia", "://", "token", "secret", "assertion", "verifier", "device", "key", "signature"),
+    "credential",
+)
 
 
 def _looks_secret(text: str) -> str:
