@@ -204,6 +204,7 @@ _NAMES = (
     "|secret_?access_?key|session_?token|api_?key|apikey|password|passwd|passphrase|secret|token|signature"
     "|x-amz-signature|x-amz-credential|x-amz-security-token"
 )
+_SECRET_NAME = re.compile(_NAMES, re.IGNORECASE)
 _SAFE_SCHEMES = "https?|wss?|file|s3|imaps?|pop3?s?|smtps?|unix|tcp|udp"
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     # A whole private key, on as many lines as it has, or with the line ends written as \n.
@@ -265,6 +266,11 @@ def _looks_secret(text: str) -> str:
     for pattern, instead in _PATTERNS:
         text = pattern.sub(instead, text)
     return text
+
+
+def names_a_secret(name: str) -> bool:
+    """Whether a field of this name is not to be shown, whatever is in it: "password", "access_token" ..."""
+    return _SECRET_NAME.fullmatch(name) is not None
 
 
 _process = Redactor()
