@@ -87,12 +87,14 @@ class Cause(msgspec.Struct, frozen=True):
 
 class Memory(msgspec.Struct, frozen=True):
     """All that is remembered for a target. sent: times of the messages of the last hour. groups: when each group was
-    told last. latest: the latest time that was ever now."""
+    told last. latest: the latest time that was ever now. weekly: when the weekly summary was sent, or the target was
+    new."""
 
     causes: dict[str, Cause] = {}
     sent: tuple[float, ...] = ()
     groups: dict[str, float] = {}
     latest: float = 0.0
+    weekly: float = 0.0
 
 
 def follow(causes: dict[str, Cause], events: Iterable[Trouble | Relief], now: float) -> None:
@@ -220,7 +222,8 @@ def no_later(memory: Memory, now: float) -> Memory:
         for name, cause in memory.causes.items()
     }  # fmt: skip
     sent = tuple(min(time, now) for time in memory.sent)
-    return Memory(causes, sent, {name: min(time, now) for name, time in memory.groups.items()}, now)
+    groups = {name: min(time, now) for name, time in memory.groups.items()}
+    return Memory(causes, sent, groups, now, min(memory.weekly, now))
 
 
 def _changed(cause: Cause, **changes: object) -> Cause:

@@ -49,7 +49,7 @@ What = Literal["told", "flapping", "recovered", "still"]
 
 class Entry(NamedTuple):
     """One thing a message says. keys: of the causes it is about. members: who is, or was, in trouble. since: when it
-    began. flips: how often it came within six hours."""
+    began. flips: how often it came within six hours, where it comes and goes; else 0."""
 
     what: What
     keys: tuple[str, ...]
@@ -107,7 +107,8 @@ def decide(
                 groups[part.group] = now
     for key in [key for key, cause in causes.items() if not kept(cause, now)]:
         del causes[key]
-    return messages, Memory(causes, (*sent, *(message.at for message in messages)), groups, now)
+    sent = (*sent, *(message.at for message in messages))
+    return messages, Memory(causes, sent, groups, now, memory.weekly)
 
 
 def _within(left: int, parts: list[_Part]) -> list[tuple[tuple[Entry, ...], list[_Part]]]:
@@ -250,8 +251,12 @@ def _entry(what: What, keys: Sequence[str], causes: dict[str, Cause]) -> Entry:
         for cause in some
         for each in ((cause.relieved if what == "recovered" else cause.members) or {"": cause.latest}).values()
     ]
-    since = min(each.since for each in members)
-    flips = max(len(cause.openings) for cause in some)
+    comes_and_goes = what == "flapping" or any(cause.flapping for cause in some)
+    flips = max(len(cause.openings) for cause in some) if comes_and_goes else 0
+    begins = [each.since for each in members]
+    if what == "flapping":
+        begins = [time for cause in some for time in cause.openings] or begins
+    since = min(begins)
     return Entry(
         what, tuple(keys), trouble.kind, trouble.cause, trouble.place, trouble.shared, tuple(members), since, flips
     )

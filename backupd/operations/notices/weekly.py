@@ -1,0 +1,89 @@
+"""The weekly summary: that all is well is worth one message a week, or nobody would notice that there are none."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta, tzinfo
+
+import msgspec
+
+from backupd.operations.notices.wording import Text, span
+from backupd.operations.state import Run
+from backupd.operations.status import AccountStatus, Level, Status
+
+WEEKDAY, HOUR = 0, 8
+"""Monday, at 8 in the morning, local time."""
+
+MOST_NAMED = 12
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+
+
+class Week(msgspec.Struct, frozen=True):
+    """What is summed up. runs: of all accounts since `begins`. jobs: audits and the like, with what came of the last."""
+
+    begins: datetime
+    ends: datetime
+    status: Status
+    runs: Sequence[Run]
+    jobs: Mapping[str, str] = {}
+
+
+def due(last: datetime, now: datetime, zone: tzinfo | None = None) -> bool:
+    """Whether a Monday morning has come since the last summary. Both aware."""
+    here = now.astimezone(zone)
+    monday = (here - timedelta(days=(here.weekday() - WEEKDAY) % 7)).replace(
+        hour=HOUR, minute=0, second=0, microsecond=0
+    )
+    if monday > here:
+        monday -= timedelta(days=7)
+    return last < monday
+
+
+def summary(week: Week, machine: str, zone: tzinfo | None = None) -> Text:
+    """The week as a message."""
+    accounts = week.status.accounts
+    bad = [account for account in accounts if account.level is not Level.OK]
+    fine = len(accounts) - len(bad)
+    if not bad:
+        subject = f"a good week: {_count(len(accounts), 'account')} backed up"
+    else:
+        subject = f"{len(bad)} of {_count(len(accounts), 'account')} need attention"
+    lines = [f"{_count(fine, 'account')} well, {len(bad)} not."]
+    for account in sorted(bad, key=lambda each: (each.level is not Level.CRITICAL, each.account))[:MOST_NAMED]:
+        lines.append(f"- {account.account}: {'; '.join(account.reasons[:2])}")
+    if len(bad) > MOST_NAMED:
+        lines.append(f"- and {len(bad) - MOST_NAMED} more: backupd status")
+    lines.append("")
+    lines += _figures(week, accounts)
+    lines += [f"{name}: {text}" for name, text in week.jobs.items()]
+    until = week.ends.astimezone(zone)
+    lines += ["", f"backupd on {machine}, week to {until:%Y-%m-%d %H:%M}"]
+    severity = "success" if not bad else "failure" if week.status.level is Level.CRITICAL else "warning"
+    return Text(subject, "\n".join(lines), severity)  # type: ignore[arg-type]
+
+
+def _figures(week: Week, accounts: Sequence[AccountStatus]) -> list[str]:
+    outcomes = Counter(run.outcome for run in week.runs)
+    went = outcomes["stored"] + outcomes["unchanged"]
+    lines = [f"Runs: {_count(went, 'backup')} went well, {outcomes['failed']:,} failed, {outcomes['stored']:,} had news."]
+    ages = [(account.age, account.account) for account in accounts if account.age is not None]
+    if ages:
+        age, name = max(ages)
+        lines.append(f"Oldest last backup: {name}, {span(age)} ago.")
+    messages, octets = sum(each.messages for each in accounts), sum(each.octets for each in accounts)
+    costs = week.status.repository
+    lines.append(f"Mail: {messages:,} messages, {_size(octets)}; the repository takes {_size(costs.octets)}.")
+    return lines
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _size(octets: float) -> str:
+    for unit in _UNITS:
+        if octets < 999.5 or unit == _UNITS[-1]:
+            return f"{octets:.0f} {unit}" if unit == "B" or octets >= 99.5 else f"{octets:.1f} {unit}"
+        octets /= 1000
+    raise AssertionError
