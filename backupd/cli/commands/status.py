@@ -24,11 +24,13 @@ def command(*, context: Here) -> int:
 
     The exit code is 0 however the accounts stand.
     """
+    from backupd.operations.notify import undelivered
     from backupd.operations.status import status
 
     objectives = {name: account.objective for name, account in context.config.accounts.items()}
     with context.repository() as repository, context.state() as state:
         found = status(repository, state, objectives, datetime.now(UTC))
+        lost = undelivered(state)
     if context.json:
         output.document(found)
         return 0
@@ -50,6 +52,9 @@ def command(*, context: Here) -> int:
             output.line(f"{account.account}: {reason}")
     for text in _costs(found.repository):
         context.say(text)
+    if lost:
+        messages = output.count(len(lost), "message")
+        output.line(f"{messages} about trouble did not arrive, the last: {lost[-1].subject}; see backupd notify")
     return 0
 
 

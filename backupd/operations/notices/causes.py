@@ -84,6 +84,14 @@ class Cause(msgspec.Struct, frozen=True):
         trouble = self.latest.trouble
         return trouble.key if trouble.shared else f"{trouble.kind}:{trouble.cause}@{trouble.place}"
 
+    @property
+    def essence(self) -> tuple[object, ...]:
+        """What must survive a restart. Not the words of the latest error: they change with every attempt."""
+        times = (self.opened, self.closed, self.told, self.said, self.openings, self.flapping)
+        members = {subject: (member.since, member.told) for subject, member in self.members.items()}
+        kept_for = int(self.latest.seen // 86400) if self.latest.trouble.once else 0
+        return (times, members, self.relieved.keys(), kept_for)
+
 
 class Memory(msgspec.Struct, frozen=True):
     """All that is remembered for a target. sent: times of the messages of the last hour. groups: when each group was
@@ -172,6 +180,13 @@ def _end(causes: dict[str, Cause], relief: Relief, now: float) -> None:
         if member.told is not None:
             left = _changed(left, relieved={**left.relieved, relief.subject: member})
         causes[name] = left
+
+
+def changed(before: Memory, after: Memory) -> set[str]:
+    """Keys of causes that must be stored, or removed, to bring what is stored of `before` up to `after`."""
+    keys = before.causes.keys() | after.causes.keys()
+    pairs = ((key, before.causes.get(key), after.causes.get(key)) for key in keys)
+    return {key for key, old, new in pairs if old is not new and (not old or not new or old.essence != new.essence)}
 
 
 def forget_accounts(memory: Memory, policy: Policy, accounts: Iterable[str]) -> Memory:

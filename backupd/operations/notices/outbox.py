@@ -1,7 +1,7 @@
 """Messages on their way to one target: in order, tried again for hours, and never waited for by anybody.
 
-A message that cannot be delivered is given up in the end. It is not forgotten: `status` and `notify` tell of it, and the
-next message that arrives mentions it.
+A message that cannot be delivered is given up in the end. It is not forgotten: `status` and `notify` tell of it, and
+the next message that arrives mentions it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from backupd.errors import BackupdError
 from backupd.operations.notices.sending import NotDelivered
 from backupd.operations.notices.store import NoticeStore, Waiting
 from backupd.operations.notices.wording import Text, span
+from backupd.redaction import scrub
 
 PAUSES = (30.0, 120.0, 600.0, 1800.0, 3600.0)
 """Seconds between attempts, the last over and over. A new message for the target means one at once."""
@@ -76,8 +77,9 @@ class Outbox:
         self._target, self._send, self._store, self._clock = target, send, store, clock
         self._log, self._pauses = log or Silent(), pauses
         self._changed = threading.Condition()
-        self._waiting = deque(each for each in waiting if not each.given_up)
-        self._given_up = deque((each for each in waiting if each.given_up), maxlen=MOST)
+        from_before = list(waiting)
+        self._waiting = deque(each for each in from_before if not each.given_up)
+        self._given_up = deque((each for each in from_before if each.given_up), maxlen=MOST)
         self._again = 0.0  # by the clock that only goes forward
         self._closed = False
         self._idle = True
@@ -88,7 +90,10 @@ class Outbox:
         """Send these as soon as can be; waits for nothing."""
         with self._changed:
             self._waiting.extend(messages)
-            dropped = [self._waiting.popleft() for _ in range(len(self._waiting) - MOST)]
+            excess = max(0, len(self._waiting) - MOST)
+            kept = list(self._waiting)
+            dropped = kept[1 : 1 + excess]  # the first one may be under way
+            self._waiting = deque([*kept[:1], *kept[1 + excess :]])
             self._again = 0.0
             self._changed.notify_all()
         for each in dropped:
@@ -99,6 +104,15 @@ class Outbox:
         """Whether nothing is under way, and nothing can be done now."""
         with self._changed:
             return self._idle and not (self._waiting and self._again <= time.monotonic())
+
+    def taken(self) -> list[Waiting]:
+        """End, and give away what has not arrived. What is under way may arrive all the same."""
+        with self._changed:
+            taken = [*self._given_up, *self._waiting]
+            self._waiting.clear()
+            self._given_up.clear()
+        self.end()
+        return taken
 
     def end(self) -> None:
         """Begin nothing more; what has not arrived is sent after the next start."""
@@ -132,9 +146,9 @@ class Outbox:
         try:
             self._send(_mentioning(waiting.text, before, self._clock()))
         except (NotDelivered, BackupdError) as error:
-            self._failed(waiting, str(error))
+            self._failed(waiting, scrub(str(error)))
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the thread
-            self._failed(waiting, f"{type(error).__name__}: {error}")
+            self._failed(waiting, scrub(f"{type(error).__name__}: {error}"))
         else:
             if waiting.attempts:
                 self._log.info("notification delivered at last", target=self._target, attempts=waiting.attempts + 1)

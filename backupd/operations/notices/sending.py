@@ -77,16 +77,18 @@ def _reason(text: str) -> str:
 
 def shown(url: str) -> str:
     """An address as it may be shown: its kind, and its host where it has one; the rest is a secret."""
+    kind, separator, _ = url.partition("://")
+    bare = kind if kind in _WITH_HOST else kind.removesuffix("s")
+    if not separator or not kind.isalnum():
+        return "(not an address)"
+    if bare not in _WITH_HOST:
+        return f"{kind}://..."
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError:
         return "(not an address)"
-    kind = parts.scheme
-    if not kind or "://" not in url:
-        return "(not an address)"
-    bare = kind if kind in _WITH_HOST else kind.removesuffix("s")
     topic_alone = bare == "ntfy" and not parts.path.strip("/")  # of ntfy's own server, and as good as a password
-    if bare not in _WITH_HOST or not host or topic_alone:
+    if not host or topic_alone:
         return f"{kind}://..."
     return f"{kind}://{host}{f':{port}' if port else ''}"

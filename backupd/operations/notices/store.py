@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from backupd.operations.notices.causes import Cause, Memory
+from backupd.operations.notices.causes import Cause, Memory, changed
 from backupd.operations.notices.wording import Text
 from backupd.repository.index_cache import sqlite_error
 
@@ -101,19 +101,19 @@ class NoticeStore:
 
     def save(self, target: str, before: Memory, after: Memory, made: Sequence[Waiting] = ()) -> list[Waiting]:
         """Remember, and keep the messages that were made because of it; these with their numbers."""
-        known = before.causes
-        changed = [(target, key, _encoded(each)) for key, each in after.causes.items() if known.get(key) != each]
-        gone = [(target, key) for key in before.causes.keys() - after.causes.keys()]
+        keys = changed(before, after)
+        stored = [(target, key, _encoded(each)) for key in keys if (each := after.causes.get(key))]
+        gone = [(target, key) for key in keys if key not in after.causes]
         kept = []
         with self._transaction() as database:
-            database.executemany("INSERT OR REPLACE INTO notice_cause VALUES (?, ?, ?)", changed)
+            database.executemany("INSERT OR REPLACE INTO notice_cause VALUES (?, ?, ?)", stored)
             database.executemany("DELETE FROM notice_cause WHERE target = ? AND key = ?", gone)
             rest = _encoded(msgspec.structs.replace(after, causes={}))
             database.execute("INSERT OR REPLACE INTO notice_memory VALUES (?, ?)", (target, rest))
-            for each in made:
-                row = (target, each.made, _encoded(each.text))
+            for message in made:
+                row = (target, message.made, _encoded(message.text))
                 done = database.execute("INSERT INTO notice_outbox VALUES (NULL, ?, ?, ?, 0, '', 0)", row)
-                kept.append(msgspec.structs.replace(each, number=int(done.lastrowid or 0)))
+                kept.append(msgspec.structs.replace(message, number=int(done.lastrowid or 0)))
         return kept
 
     def outbox(self) -> list[Waiting]:

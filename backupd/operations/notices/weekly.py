@@ -11,6 +11,7 @@ import msgspec
 from backupd.operations.notices.wording import Text, span
 from backupd.operations.state import Run
 from backupd.operations.status import AccountStatus, Level, Status
+from backupd.redaction import scrub
 
 WEEKDAY, HOUR = 0, 8
 """Monday, at 8 in the morning, local time."""
@@ -20,7 +21,7 @@ _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 class Week(msgspec.Struct, frozen=True):
-    """What is summed up. runs: of all accounts since `begins`. jobs: audits and the like, with what came of the last."""
+    """What is summed up. runs: of all accounts since `begins`. jobs: audits and the like, and what came of the last."""
 
     begins: datetime
     ends: datetime
@@ -50,8 +51,8 @@ def summary(week: Week, machine: str, zone: tzinfo | None = None) -> Text:
     else:
         subject = f"{len(bad)} of {_count(len(accounts), 'account')} need attention"
     lines = [f"{_count(fine, 'account')} well, {len(bad)} not."]
-    for account in sorted(bad, key=lambda each: (each.level is not Level.CRITICAL, each.account))[:MOST_NAMED]:
-        lines.append(f"- {account.account}: {'; '.join(account.reasons[:2])}")
+    worst_first = sorted(bad, key=lambda each: (each.level is not Level.CRITICAL, each.account))
+    lines += [f"- {account.account}: {'; '.join(account.reasons[:2])}" for account in worst_first[:MOST_NAMED]]
     if len(bad) > MOST_NAMED:
         lines.append(f"- and {len(bad) - MOST_NAMED} more: backupd status")
     lines.append("")
@@ -60,13 +61,14 @@ def summary(week: Week, machine: str, zone: tzinfo | None = None) -> Text:
     until = week.ends.astimezone(zone)
     lines += ["", f"backupd on {machine}, week to {until:%Y-%m-%d %H:%M}"]
     severity = "success" if not bad else "failure" if week.status.level is Level.CRITICAL else "warning"
-    return Text(subject, "\n".join(lines), severity)  # type: ignore[arg-type]
+    return Text(subject, scrub("\n".join(lines)), severity)  # type: ignore[arg-type]
 
 
 def _figures(week: Week, accounts: Sequence[AccountStatus]) -> list[str]:
     outcomes = Counter(run.outcome for run in week.runs)
-    went = outcomes["stored"] + outcomes["unchanged"]
-    lines = [f"Runs: {_count(went, 'backup')} went well, {outcomes['failed']:,} failed, {outcomes['stored']:,} had news."]
+    news, failed = outcomes["stored"], outcomes["failed"]
+    went = _count(news + outcomes["unchanged"], "backup")
+    lines = [f"Runs: {went} went well, {news:,} of them with news; {failed:,} failed."]
     ages = [(account.age, account.account) for account in accounts if account.age is not None]
     if ages:
         age, name = max(ages)

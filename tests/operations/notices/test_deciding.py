@@ -446,5 +446,5 @@ class Months(RuleBasedStateMachine):
                 assert self.person.now - latest <= WINDOW + HOUR + SLACK, f"the end of {account}'s trouble is silent"
 
 
-Months.TestCase.settings = settings(max_examples=int(__import__('os').environ.get('N','60')), stateful_step_count=25)
+Months.TestCase.settings = settings(max_examples=int(__import__("os").environ.get("N", "60")), stateful_step_count=25)
 TestMonths = Months.TestCase
