@@ -85,7 +85,7 @@ class SmtpListener:
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
         if self.refuse:
             return "554 5.7.1 no mail from you today"
-        self.mails.put(email.message_from_bytes(envelope.content, policy=email.policy.default))  # type: ignore[arg-type]
+        self.mails.put(email.message_from_bytes(envelope.content, policy=email.policy.default))
         return "250 OK"
 
     def next(self) -> EmailMessage:

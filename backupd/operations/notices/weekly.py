@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 
 import msgspec
 
 from backupd.operations.notices.wording import Text, span
-from backupd.operations.state import Run
-from backupd.operations.status import AccountStatus, Level, Status
+from backupd.operations.state import Run, State
+from backupd.operations.status import AccountStatus, Level, Status, status
 from backupd.redaction import scrub
+from backupd.repository.repository import Repository
 
 WEEKDAY, HOUR = 0, 8
 """Monday, at 8 in the morning, local time."""
 
 MOST_NAMED = 12
+MOST_RUNS = 1000
+"""Of an account; the history of one that is always backed up is not longer."""
+
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
@@ -89,3 +93,18 @@ def _size(octets: float) -> str:
             return f"{octets:.0f} {unit}" if unit == "B" or octets >= 99.5 else f"{octets:.1f} {unit}"
         octets /= 1000
     raise AssertionError
+
+
+def gather(
+    repository: Repository,
+    state: State,
+    objectives: Mapping[str, timedelta | None],
+    begins: datetime,
+    ends: datetime,
+    jobs: Mapping[str, str] | None = None,
+) -> Week:
+    """The week from what is stored; takes a second for a thousand accounts. objectives: of each account."""
+    runs = [run for name in objectives for run in state.runs(name, MOST_RUNS)]
+    since = begins.astimezone(UTC)
+    latest = [run for run in runs if datetime.fromisoformat(run.started) >= since]
+    return Week(begins, ends, status(repository, state, objectives, ends), latest, jobs or {})
