@@ -57,8 +57,8 @@ def test_a_test_message_says_for_each_target_whether_it_arrived(
     assert result.out == (
         f"phone (json://127.0.0.1:{http.port}): arrived\n2 (mailto://127.0.0.1:{smtp.port}): arrived\n"
     )
-    assert '"title": "this is a test"' in http.next().body
-    assert smtp.next()["Subject"] == "this is a test"
+    assert '"title": "backupd: this is a test"' in http.next().body
+    assert smtp.next()["Subject"] == "backupd: this is a test"
 
     port = nobody()
     (tmp_path / "phone").write_text(f"json://bob:{SECRET}@127.0.0.1:{port}/{SECRET}")

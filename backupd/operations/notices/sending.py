@@ -36,7 +36,8 @@ def send(url: str, text: Text, *, stop: threading.Event | None = None, seconds: 
 
     Raises NotDelivered.
     """
-    asked = {"url": url, "title": text.subject, "body": text.body, "severity": text.severity}
+    # On a phone it stands among messages of others.
+    asked = {"url": url, "title": f"backupd: {text.subject}", "body": text.body, "severity": text.severity}
     # The address goes by a pipe: what is in the arguments or the environment others can see.
     with subprocess.Popen(
         [sys.executable, "-P", str(_SENDER)],

@@ -152,9 +152,10 @@ def test_mail_and_webhook_and_ping_of_one_failure(begin: Begin, clock: Clock) ->
         later(notifier, clock, minutes=20)
         path, body = http.next()
         assert path == "/hook", "and that not all is well needs no second ping within a minute"
-        assert json.loads(body)["title"] == "alice is not backed up: mail.example.com cannot be reached"
+        assert json.loads(body)["title"] == "backupd: alice is not backed up: mail.example.com cannot be reached"
         assert {smtp.next()["Subject"], smtp.next()["Subject"]} == {
-            "alice is not backed up: mail.example.com cannot be reached", "bob is not backed up: the login is refused"
+            "backupd: alice is not backed up: mail.example.com cannot be reached",
+            "backupd: bob is not backed up: the login is refused",
         }  # fmt: skip
         notifier.tell(events.Incomplete("alice", 2, "INBOX 7: cut"))
         assert http.next() == ("/alice/fail", "2 could not be backed up, first: INBOX 7: cut")

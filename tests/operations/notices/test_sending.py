@@ -42,7 +42,7 @@ def mailto(port: int, password: str = "") -> str:
 def test_a_mail_arrives_as_it_was_written(smtp: SmtpListener) -> None:
     send(mailto(smtp.port), TEXT)
     mail = smtp.next()
-    assert mail["Subject"] == TEXT.subject
+    assert mail["Subject"] == f"backupd: {TEXT.subject}"
     assert "me@example.com" in mail["To"]
     plain = mail.get_body(("plain",))
     assert plain is not None
@@ -54,7 +54,7 @@ def test_a_webhook_gets_subject_body_and_severity(http: HttpListener) -> None:
     path, body = http.next()
     document = json.loads(body)
     assert (path, document["title"], document["message"], document["type"]) == (
-        "/hook", TEXT.subject, TEXT.body, "failure"
+        "/hook", f"backupd: {TEXT.subject}", TEXT.body, "failure"
     )  # fmt: skip
 
 
