@@ -9,9 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backupd.operations.costs import Costs
-from backupd.operations.notices.weekly import Week, due, summary
-from backupd.operations.state import Run
+from backupd.operations.notices.weekly import Week, due, gather, summary
+from backupd.operations.state import Run, State
 from backupd.operations.status import AccountStatus, Level, Status, worst
+from backupd.repository.repository import Repository
+from tests.operations.conftest import Backup
+from tests.support.simulated_account import SimulatedAccount
 
 MONDAY = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -64,6 +67,22 @@ def test_it_is_due_when_a_monday_morning_has_come_since_the_last() -> None:
     assert due(MONDAY, MONDAY + timedelta(days=7), UTC)
     assert due(MONDAY, MONDAY + timedelta(days=40), UTC), "also late, when the machine was off"
     assert not due(MONDAY - timedelta(minutes=59), MONDAY, BERLIN), "eight in Berlin was an hour ago"
+
+
+def test_it_is_gathered_from_what_is_stored(
+    take: Backup, account: SimulatedAccount, repository: Repository, state: State
+) -> None:
+    account.append(b"INBOX", b"Subject: one\r\n\r\nbody\r\n")
+    now = datetime.now(UTC)
+    state.record(Run("alice", (now - timedelta(days=9)).isoformat(), now.isoformat(), "failed"))
+    report = take()
+    found = gather(repository, state, {"alice": None, "bob": None}, now - timedelta(days=7), now + timedelta(minutes=1))
+    assert [run.outcome for run in found.runs] == ["stored"]
+    assert [each.account for each in found.status.accounts] == ["alice", "bob"]
+    assert report.snapshot
+    text = summary(found, "box", UTC)
+    assert text.subject == "1 of 2 accounts need attention"
+    assert "- bob: never backed up" in text.body
 
 
 @settings(max_examples=25)
