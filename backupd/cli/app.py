@@ -27,6 +27,7 @@ COMMANDS = (
     ("key", _CARE, "List, add, remove, rotate and export keys of the repository."),
     ("systemd", _CARE, "Put the service's units in place, take them away, show them."),
     ("s3-policy", _CARE, "Print the least rights that a role needs in the repository's bucket."),
+    ("notify", _CARE, "Show who is told of trouble, and what trouble is open; try whether messages arrive."),
     ("completion", _CARE, "Print the completion script of a shell."),
     ("backup", _BACK_UP, "Take a snapshot of accounts now."),
     ("import", _BACK_UP, "Take in mail from local files: mbox, Maildir, Thunderbird, Takeout, .eml and more."),

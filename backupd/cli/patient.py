@@ -9,6 +9,7 @@ from backupd.cli.context import Context
 from backupd.operations.doctor import Account, Patient
 from backupd.operations.doctor_pop3 import check_pop3
 from backupd.operations.doctor_server import Address, check_imap
+from backupd.operations.notify import findings
 from backupd.operations.opening import imap_settings, open_pop3, open_source, pop3_settings, probe_bucket
 
 
@@ -36,4 +37,5 @@ def patient(context: Context) -> Patient:
         probe_bucket=probe_bucket(config),
         open_repository=context.open_repository,
         accounts=accounts,
+        notifications=partial(findings, config),
     )

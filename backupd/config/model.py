@@ -18,17 +18,14 @@ from pydantic import (
 from backupd.config.daemon import Hours, Maintenance
 from backupd.config.health import Health
 from backupd.config.secrets import KeyFile, Name, Secret
-from backupd.config.sections import Address, FilePath, Seconds, Section, wrong
+from backupd.config.sections import AccountName, Address, FilePath, Seconds, Section, wrong
 from backupd.config.servers import ImapConfig, Pop3Config
 from backupd.config.sizes import Rate, Size
+from backupd.config.telling import LogConfig, NotifyConfig, PingsConfig
 from backupd.config.times import Duration, Schedule
 from backupd.errors import UsageError
 
-ACCOUNT = r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$"
-"""Names of accounts become names of files."""
-
 Count = Annotated[int, Field(ge=0, le=100_000)]
-AccountName = Annotated[str, Field(pattern=ACCOUNT)]
 
 
 class ObjectLock(Section):
@@ -229,11 +226,27 @@ class Config(Section):
     """Further repositories, equal to the first."""
     retention: Retention = Retention()
     """How long snapshots are kept."""
+    log: LogConfig = LogConfig()
+    """What the daemon writes to standard error."""
+    notify: tuple[NotifyConfig, ...] = Field(default=(), strict=False)
+    """Places that are told of trouble."""
+    pings: PingsConfig | None = None
+    """Addresses of a service that notices when backups stay away, such as Healthchecks."""
     accounts: dict[AccountName, AccountConfig] = Field(default={}, json_schema_extra={"additionalProperties": False})
     """Accounts by the names that commands use."""
 
     _file: Path | None = PrivateAttr(default=None)
     _secrets: tuple[tuple[str, Secret], ...] = PrivateAttr(default=())
+
+    @model_validator(mode="after")
+    def _known_to_each_other(self) -> Config:
+        for name in self.pings.accounts if self.pings else ():
+            if name not in self.accounts:
+                raise wrong("pings", f"there is no account {name}; name one of accounts")
+        names = [each.name or str(number) for number, each in enumerate(self.notify, 1)]
+        if len(set(names)) < len(names):
+            raise wrong("notify", "two places of one name; give each its own")
+        return self
 
     def read_from(self, file: Path, secrets: tuple[tuple[str, Secret], ...]) -> None:
         """Remember the file this was read from, and its secrets with their keys."""

@@ -25,6 +25,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from backupd.config.yaml_lines import one_line
 from backupd.errors import ConfigError
+from backupd.redaction import learn
 
 COMMAND_SECONDS = 60
 LONGEST = 64 * 1024
@@ -126,7 +127,12 @@ class Secret:
         return self._source.credential if isinstance(self._source, Reference) else None
 
     def resolve(self) -> str:
-        """Fetch it. Raises ConfigError when it cannot be had, or is empty."""
+        """Fetch it, and have it hidden in logs from now on. Raises ConfigError when it cannot be had, or is empty."""
+        value = self._resolved()
+        learn(value)
+        return value
+
+    def _resolved(self) -> str:
         if isinstance(self._source, str):
             return self._source
         value = self._fetch(self._source)

@@ -49,6 +49,8 @@ def wrong(key: str, what: str) -> PydanticCustomError:
 
 
 FilePath = Annotated[Path, BeforeValidator(file_path, json_schema_input_type=str)]
+AccountName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$")]
+"""Names of accounts become names of files."""
 Address = Annotated[str, Field(min_length=1), AfterValidator(_address)]
 
 

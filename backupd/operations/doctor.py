@@ -40,7 +40,7 @@ class Patient(msgspec.Struct, frozen=True):
 
     config_path: the configuration that was read. secret_files: files with secrets that it refers to. repository_folder:
     where the repository is when that is a local folder. probe_bucket: tries what the bucket does, when it is in one.
-    open_repository: opens it with the configured key.
+    open_repository: opens it with the configured key. notifications: looks at where notifications are sent to.
     """
 
     config_path: Path | None
@@ -51,6 +51,7 @@ class Patient(msgspec.Struct, frozen=True):
     probe_bucket: Callable[[], BucketFacts] | None
     open_repository: Callable[[], Repository]
     accounts: Mapping[str, Account]
+    notifications: Callable[[], Iterator[Finding]] = lambda: iter(())
 
 
 def doctor(
@@ -69,6 +70,7 @@ def doctor(
     if patient.probe_bucket:
         yield from check_bucket(patient.repository_url, patient.probe_bucket)
     yield from check_repository(patient)
+    yield from patient.notifications()
     if not patient.accounts:
         yield Finding("warning", "accounts", "there are none in the configuration", "add one below accounts:")
     for name, account in patient.accounts.items():

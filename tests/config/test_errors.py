@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from backupd import config
 from backupd.config.model import AccountConfig, Config
+from backupd.config.telling import KINDS
 from backupd.config.yaml_lines import parse
 from backupd.errors import ConfigError
 from tests.support.config import GOOD, changed, refused, write
@@ -41,6 +42,44 @@ def known(section: type[BaseModel]) -> str:
 
 
 CASES = [
+    # Who is told
+    ("accounts:", "notify: [{}]\naccounts:", "5: notify[0].url: missing; add it, for it has no default"),
+    (
+        "accounts:",
+        "notify: [{url: 'json://x', on: [failure, disaster]}]\naccounts:",
+        f"5: notify[0].on[1]: not one of those known; write {', '.join(KINDS[:-1])} or {KINDS[-1]}",
+    ),
+    (
+        "accounts:",
+        "notify: [{url: 'json://x', on: [recovery, weekly]}]\naccounts:",
+        "5: notify[0].on: recovery of what nobody was told; add failure or another one",
+    ),
+    (
+        "accounts:",
+        "notify: [{url: 'json://x', remind: 1h}]\naccounts:",
+        "5: notify[0].remind: too often to be heeded; write 1d or more, or never",
+    ),
+    (
+        "accounts:",
+        "notify: [{url: 'json://x', name: '2'}, {url: 'json://x'}]\naccounts:",
+        "5: notify: two places of one name; give each its own",
+    ),
+    ("accounts:", "pings: {}\naccounts:", "5: pings.url: neither url nor accounts; add one of them"),
+    (
+        "accounts:",
+        "pings: {accounts: {bob: 'https://x'}}\naccounts:",
+        "5: pings: there is no account bob; name one of accounts",
+    ),
+    (
+        "accounts:",
+        "pings: {accounts: {alice: {fil: x}}}\naccounts:",
+        "5: pings.accounts.alice.fil: unknown key; did you mean file?",
+    ),
+    (
+        "accounts:",
+        "log: {level: chatty}\naccounts:",
+        "5: log.level: not one of those known; write debug, info, warning or error",
+    ),
     # Keys
     ("objective", "objectve", "8: accounts.alice.objectve: unknown key; did you mean objective?"),
     (

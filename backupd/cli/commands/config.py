@@ -19,6 +19,10 @@ def check_command(*, without_secrets: bool = False, context: Here) -> int:
     names = list(context.config.accounts)
     if not without_secrets:
         check_secrets(context.config)
+        if context.config.notify or context.config.pings:
+            from backupd.operations.notify import check
+
+            check(context.config)
     warnings = context.config.warnings()
     if context.json:
         output.document({"valid": True, "accounts": names, "warnings": warnings})

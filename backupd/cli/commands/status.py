@@ -57,7 +57,19 @@ def command(*accounts: str, trouble: bool = False, context: Here) -> int:
     if found.repository:
         for text in _costs(found.repository):
             context.say(text)
+    for text in _undelivered(context):
+        output.line(text)
     return 0
+
+
+def _undelivered(context: Context) -> Iterator[str]:
+    from backupd.operations.notify import undelivered
+
+    with context.state() as state:
+        lost = undelivered(state)
+    if lost:
+        messages = output.count(len(lost), "message")
+        yield f"{messages} about trouble did not arrive, the last: {lost[-1].subject}; see backupd notify"
 
 
 def _from_daemon(context: Context, accounts: Sequence[str]) -> Report | None:
