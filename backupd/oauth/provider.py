@@ -19,6 +19,8 @@ from authlib.integrations.httpx_client import AssertionClient, OAuth2Client
 from authlib.oauth2.rfc7523 import PrivateKeyJWT
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from joserfc.errors import JoseError
+from joserfc.jwk import RSAKey
 
 from backupd.errors import CertificateRefused, ConfigError, ConnectionFailed, ProtocolError
 from backupd.oauth.app import App, Endpoints
@@ -30,6 +32,10 @@ from backupd.oauth.transport import SECONDS, open_transport
 
 _DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
 _LATER = {408, 425, 429}
+_SENSELESS = (
+    JoseError, httpx2.InvalidURL, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError,
+)  # fmt: skip
+"""What libraries raise over answers and keys that are none."""
 
 
 class Provider:
@@ -130,9 +136,10 @@ class Provider:
         A refresh names no scope: it gives what the login gave.
         """
         app, endpoints = self.app, self.endpoints
-        secret, method = "", "none"
+        secret: str | RSAKey = ""
+        method = "none"
         if app.private_key is not None:
-            secret, method = app.private_key(), "private_key_jwt"
+            secret, method = RSAKey.import_key(app.private_key()), "private_key_jwt"
         elif app.client_secret is not None:
             secret = app.client_secret()
             method = "client_secret_post" if "client_secret_post" in endpoints.authentication else "client_secret_basic"
@@ -145,7 +152,10 @@ class Provider:
             **more,
         )
         if method == "private_key_jwt":
-            client.register_client_auth_method(PrivateKeyJWT(endpoints.token, headers=self._thumbprint(), alg="PS256"))
+            # RS256 is what all have to know (RFC 7518, 3.1), and PS256 what Microsoft asks for.
+            algorithm = "PS256" if app.provider == "microsoft" else "RS256"
+            proof = PrivateKeyJWT(endpoints.token, headers=self._thumbprint(), alg=algorithm)
+            client.register_client_auth_method(proof)
         return client
 
     def _thumbprint(self) -> dict[str, str]:
@@ -172,7 +182,7 @@ class Provider:
                 subject=app.subject,
                 claims={"scope": " ".join(app.scopes)},
                 header={"alg": "RS256", "kid": key["private_key_id"]},
-                key=key["private_key"],
+                key=RSAKey.import_key(key["private_key"]),
                 transport=self._transport(where),
             ) as client,
         ):
@@ -204,7 +214,7 @@ class Provider:
             raise self._of_status(error.response) from None
         except httpx2.TransportError as error:
             raise self._of_transport(error) from None
-        except (httpx2.InvalidURL, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError):
+        except _SENSELESS:
             raise ProtocolError(
                 f"{app.provider} sent what makes no sense",
                 subject=app.account,
