@@ -81,7 +81,7 @@ class OAuth2Config(Section):
     """JSON file with the key of a service account; or where its text is, as for any secret."""
     subject: Name | None = None
     """Of service_account: the user whose mail is read, if it is not username."""
-    scopes: Annotated[tuple[Scope, ...], Field(strict=False, min_length=1)] | None = None
+    scopes: tuple[Scope, ...] = Field(default=(), strict=False)
     """What is asked for; by default what reading mail needs."""
     login_lifetime: Duration | None = None
     """How long a login holds, where that is known and the provider does not say; for a warning in time."""
