@@ -85,9 +85,10 @@ def log_in(
 def _listening(port: int, account: str) -> socket.socket:
     try:
         return socket.create_server(("127.0.0.1", port))
-    except OSError as error:
+    except (OSError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "there is no such port"
         raise UsageError(
-            f"port {port} of this machine cannot be listened on: {error.strerror}",
+            f"port {port} of this machine cannot be listened on: {reason}",
             subject=account,
             remedy="leave out --port, or name another",
         ) from None

@@ -240,11 +240,18 @@ def findings(config: Config, account: str, now: datetime) -> Iterator[Finding]:
         yield Finding("problem", subject, error.what, error.remedy)
         return
     for each in one.warnings:
-        yield Finding("problem" if each.over else "warning", subject, each.what, each.remedy)
+        # That a login is over is a problem that trying it will tell.
+        if not each.over or each.remedy != _log_in_again(account):
+            yield Finding("problem" if each.over else "warning", subject, each.what, each.remedy)
     if one.logged_in is not None and not one.warnings:
-        ends = f", which ends on {one.login_ends:%Y-%m-%d} ({one.why})" if one.login_ends else ""
-        by = "somebody's login" if app.grant == "user" else app.grant
-        yield Finding("ok", subject, f"{app.provider} gives tokens by {by} of {one.logged_in:%Y-%m-%d}{ends}")
+        user = app.grant == "user"
+        since = f"somebody logged in at {app.provider} on" if user else f"{app.provider} gives tokens since"
+        ends = f"; the login ends on {one.login_ends:%Y-%m-%d} ({one.why})" if one.login_ends else ""
+        yield Finding("ok", subject, f"{since} {one.logged_in:%Y-%m-%d}{ends}")
+
+
+def _log_in_again(account: str) -> str:
+    return f"run: backupd auth login {account}"
 
 
 def _status(config: Config, app: App, now: datetime) -> Status:
@@ -267,7 +274,7 @@ def _status(config: Config, app: App, now: datetime) -> Status:
 def _warnings(config: Config, app: App, facts: Facts | None, now: datetime) -> Iterator[Expiring]:
     found = expiry.warning(app, facts, now)
     if found is not None:
-        yield Expiring(app.account, found.what, f"run: backupd auth login {app.account}", found.when, found.over)
+        yield Expiring(app.account, found.what, _log_in_again(app.account), found.when, found.over)
     if (secret_ends := client_secret_expires(config, app.account)) is not None:
         found = expiry.of_credential("the app's client secret", secret_ends, now)
         if found is not None:

@@ -189,6 +189,7 @@ def test_the_port_can_be_chosen_and_one_that_is_taken_is_told(provider: OidcProv
         error = Login(Provider(app_at(provider, provider.client("alice"))), port=port).end()
         assert isinstance(error, UsageError)
         assert str(port) in str(error)
+    assert isinstance(Login(Provider(app_at(provider, provider.client("alice"))), port=70_000).end(), UsageError)
     login = Login(Provider(app_at(provider, provider.client("alice"))), port=port)
     assert login.address
     assert login.told[0].back == f"http://127.0.0.1:{port}"

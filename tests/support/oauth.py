@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import signal
+import subprocess
+import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -39,6 +43,45 @@ def grow_older(logins: Logins, account: str, by: timedelta) -> None:
         known = msgspec.structs.asdict(login.facts)
         times = {name: value - by for name, value in known.items() if isinstance(value, datetime)}
         commit(msgspec.structs.replace(login, facts=msgspec.structs.replace(login.facts, **times)))
+
+
+class LoginProcess:
+    """`backupd auth login`, the real command, and what it says to the person before it."""
+
+    def __init__(self, environment: dict[str, str], folder: Path, *arguments: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "backupd", "auth", "login", *arguments],
+            env=environment, cwd=folder, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        self.said = ""
+
+    def until(self, pattern: str) -> str:
+        """What stands in the first line on standard error that the pattern finds, once it has been said."""
+        assert self._process.stderr
+        for line in self._process.stderr:
+            self.said += line
+            if found := re.search(pattern, line):
+                return found[1]
+        raise AssertionError(f"it was never said: {self.said}")
+
+    def paste(self, text: str) -> None:
+        """As a person before the terminal."""
+        assert self._process.stdin
+        self._process.stdin.write(text + "\n")
+        self._process.stdin.flush()
+
+    def interrupt(self) -> None:
+        """Ctrl-C."""
+        self._process.send_signal(signal.SIGINT)
+
+    def end(self) -> tuple[int, str, str]:
+        """Exit code, standard output, and all of standard error."""
+        try:
+            out, err = self._process.communicate(timeout=60)
+        finally:
+            self._process.kill()
+        return self._process.returncode, out, self.said + err
 
 
 def everything_below(folder: Path) -> bytes:

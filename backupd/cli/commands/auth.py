@@ -26,7 +26,7 @@ def login_command(
     *,
     device: Annotated[bool, Parameter(show_default=False)] = False,
     redirect: Annotated[bool, Parameter(show_default=False)] = False,
-    port: int = 0,
+    port: Annotated[int, Parameter(show_default=False)] = 0,
     context: Here,
 ) -> int:
     """Have somebody log in at the account's provider, and keep the login, encrypted, in state_dir.
