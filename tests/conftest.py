@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
@@ -15,6 +19,9 @@ from tests.support.dovecot_account import Account
 from tests.support.rclone import Rclone, RcloneMissing
 from tests.support.seaweedfs import SeaweedFS, SeaweedMissing
 from tests.support.tls import Authority
+
+if TYPE_CHECKING:
+    from tests.support.oidc_provider import OidcProvider
 
 StartDovecot = Callable[..., Dovecot]
 
@@ -70,6 +77,25 @@ def dovecot(start_dovecot: StartDovecot) -> Dovecot:
 def account(dovecot: Dovecot) -> Account:
     """A new, empty account."""
     return dovecot.account()
+
+
+@pytest.fixture(scope="session")
+def provider() -> Iterator[OidcProvider]:
+    """An OpenID provider; each test registers apps of its own with it."""
+    from tests.support.oidc_provider import OidcProvider
+
+    with OidcProvider() as provider:
+        yield provider
+
+
+@pytest.fixture(scope="session")
+def token_dovecot(start_dovecot: StartDovecot, provider: OidcProvider) -> Iterator[Dovecot]:
+    """A Dovecot that takes the provider's access tokens for passwords of their users."""
+    folder = Path(tempfile.mkdtemp(prefix="provider-", dir="/tmp"))
+    try:
+        yield start_dovecot(extra=provider.for_dovecot(folder))
+    finally:
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 _BELOW_SOURCES = {"wire", "mail", "repository", "storage"}
 MAY_IMPORT: dict[str, set[str]] = {
-    "cli": {"config", "daemon", "operations", "sources", "targets", *_BELOW_SOURCES},
+    "cli": {"config", "daemon", "oauth", "operations", "sources", "targets", *_BELOW_SOURCES},
     "daemon": {"config", "operations", "sources", "targets", *_BELOW_SOURCES},
-    "operations": {"config", "sources", "targets", *_BELOW_SOURCES},
+    "operations": {"config", "oauth", "sources", "targets", *_BELOW_SOURCES},
+    "oauth": {"wire"},
     "sources": _BELOW_SOURCES,
     "targets": _BELOW_SOURCES,
     "wire": {"mail", "repository", "storage"},

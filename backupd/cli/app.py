@@ -24,6 +24,7 @@ COMMANDS = (
     ("init", _CARE, "Make the repository and print the recovery kit."),
     ("doctor", _CARE, "Check configuration, logins, TLS, repository and clock, and say what to mend."),
     ("config", _CARE, "Check the configuration; print its JSON Schema."),
+    ("auth", _CARE, "Log accounts in by OAuth2 (Google, Microsoft and others), and tell how long that holds."),
     ("key", _CARE, "List, add, remove, rotate and export keys of the repository."),
     ("systemd", _CARE, "Put the service's units in place, take them away, show them."),
     ("s3-policy", _CARE, "Print the least rights that a role needs in the repository's bucket."),
@@ -49,6 +50,11 @@ _MODULES = {"import": "import_mail"}
 """Modules of commands whose names are no names in Python."""
 
 SUBCOMMANDS = {
+    "auth": (
+        ("login", "Have somebody log in, on another device or by a browser, and keep the login."),
+        ("status", "Show when which login ends, and what to do about it."),
+        ("logout", "Revoke a login where the provider can, and forget it."),
+    ),
     "config": (
         ("check", "Check the configuration and every secret it refers to."),
         ("schema", "Print the JSON Schema of the configuration, for editors."),

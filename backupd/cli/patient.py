@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from backupd.cli.context import Context
+from backupd.operations import auth, notify
 from backupd.operations.doctor import Account, Patient
 from backupd.operations.doctor_pop3 import check_pop3
 from backupd.operations.doctor_server import Address, check_imap
-from backupd.operations.notify import findings
 from backupd.operations.opening import imap_settings, open_pop3, open_source, pop3_settings, probe_bucket
 
 
 def patient(context: Context) -> Patient:
     """What there is to examine. Raises ConfigError."""
-    config = context.config
+    config, now = context.config, datetime.now(UTC)
     accounts = {}
     for name, account in config.accounts.items():
+        known = tuple(auth.findings(config, name, now))
         if account.imap:
             settings = imap_settings(config, name)
             address = Address(settings.host, settings.port, settings.tls, settings.trust)
-            accounts[name] = Account(address, partial(check_imap, partial(open_source, config, name)))
+            accounts[name] = Account(address, partial(check_imap, partial(open_source, config, name)), known)
         elif account.pop3:
             pop3 = pop3_settings(config, name)
             address = Address(pop3.host, pop3.port, pop3.tls, pop3.trust, "pop3")
             deletes = account.pop3.delete_after is not None
-            accounts[name] = Account(address, partial(check_pop3, partial(open_pop3, config, name), deletes=deletes))
+            look = partial(check_pop3, partial(open_pop3, config, name), deletes=deletes)
+            accounts[name] = Account(address, look, known)
     url = config.repository.url
     return Patient(
         config_path=context.config_file,
@@ -37,5 +40,5 @@ def patient(context: Context) -> Patient:
         probe_bucket=probe_bucket(config),
         open_repository=context.open_repository,
         accounts=accounts,
-        notifications=partial(findings, config),
+        notifications=partial(notify.findings, config),
     )

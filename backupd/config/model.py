@@ -237,6 +237,17 @@ class Config(Section):
 
     _file: Path | None = PrivateAttr(default=None)
     _secrets: tuple[tuple[str, Secret], ...] = PrivateAttr(default=())
+    _login_folder: Path = PrivateAttr(default=Path())
+
+    def model_post_init(self, context: object) -> None:
+        """A login is one, whichever copy of the repository is worked on: so its place is that of the first state_dir.
+        """
+        self._login_folder = self.state_dir / "logins"
+
+    @property
+    def login_folder(self) -> Path:
+        """Where logins by OAuth2 are kept."""
+        return self._login_folder
 
     @model_validator(mode="after")
     def _known_to_each_other(self) -> Config:

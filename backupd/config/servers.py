@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from datetime import timedelta
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from backupd.config.oauth import OAuth2Config, one_way_to_log_in
 from backupd.config.secrets import Name, Secret
-from backupd.config.sections import FilePath, Seconds, Section, wrong
+from backupd.config.sections import FilePath, Seconds, Section, is_address, is_loopback, wrong
 from backupd.config.sizes import Limit
 from backupd.config.times import Duration
 
@@ -27,7 +27,6 @@ other devices count too."""
 _NO_HOST = re.compile(r"[\s/@\[\]\\\0-\x1f]")
 
 
-
 class _Server(Section):
     host: Name
     """Name or address of the server."""
@@ -37,8 +36,10 @@ class _Server(Section):
     """implicit: TLS from the start; starttls: TLS before the login; none: only for this machine itself."""
     username: Name
     """User name."""
-    password: Secret
-    """Password, or an access token for xoauth2 and oauthbearer."""
+    password: Secret | None = None
+    """Password, or an access token for xoauth2 and oauthbearer; or else oauth2."""
+    oauth2: OAuth2Config | None = None
+    """Log in with tokens of a provider, such as Google or Microsoft, in place of a password."""
     ca_file: FilePath | None = None
     """PEM file with the certificate authorities to believe instead of the system's."""
     fingerprint: str | None = None
@@ -54,7 +55,7 @@ class _Server(Section):
     @field_validator("host")
     @classmethod
     def _bare_host(cls, value: str) -> str:
-        if _NO_HOST.search(value) or (":" in value and not _is_address(value)):
+        if _NO_HOST.search(value) or (":" in value and not is_address(value)):
             raise ValueError("not a host; write its name or address alone, the port belongs to port")
         return value
 
@@ -74,12 +75,17 @@ class _Server(Section):
 
     @model_validator(mode="after")
     def _no_secrets_in_the_open(self) -> _Server:
-        if self.tls == "none" and not self.allow_plaintext and not _is_loopback(self.host):
+        if self.tls == "none" and not self.allow_plaintext and not is_loopback(self.host):
             raise wrong(
                 "tls",
                 f"none would send the password in the open to {self.host}; use implicit or starttls, "
                 "or allow_plaintext: true if that is what you want",
             )
+        return self
+
+    @model_validator(mode="after")
+    def _one_way_to_log_in(self) -> _Server:
+        one_way_to_log_in(self)
         return self
 
 
@@ -100,7 +106,7 @@ class ImapConfig(_Server):
 class Pop3Config(_Server):
     """A POP3 account. Its mail stays on the server, unless delete_after is given."""
 
-    authentication: Literal["auto", "plain", "user", "apop", "xoauth2"] = "auto"
+    authentication: Literal["auto", "plain", "user", "apop", "xoauth2", "oauthbearer"] = "auto"
     """How to log in; auto takes what the server offers."""
     delete_after: Duration | None = None
     """Delete a message from the server when it has been in a snapshot for so long, a day or more, and has been proved
@@ -123,15 +129,3 @@ def _with_port(values: Any, *, implicit: int, other: int) -> Any:
     if isinstance(values, dict) and values.get("port") is None:
         return {**values, "port": implicit if values.get("tls", "implicit") == "implicit" else other}
     return values
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_loopback(host: str) -> bool:
-    return host.lower() == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)

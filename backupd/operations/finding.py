@@ -22,5 +22,6 @@ class Finding(msgspec.Struct, frozen=True):
 
 def of_error(subject: str, error: BackupdError, level: Level = "problem") -> Finding:
     """An error as a finding."""
-    what = f"{error.subject}: {error.what}" if error.subject and error.subject != subject else error.what
+    told = not error.subject or subject in (error.subject, f"account {error.subject}")
+    what = error.what if told else f"{error.subject}: {error.what}"
     return Finding(level, subject, what, error.remedy)

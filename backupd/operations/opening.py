@@ -12,8 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from backupd.errors import UsageError
+from backupd.oauth.store import Logins
+from backupd.operations.access_token import AccessToken
 from backupd.operations.daily_limit import LimitedPop3Source, LimitedSource, Meter
+from backupd.operations.oauth_apps import app_of
 from backupd.operations.state import State
+from backupd.operations.token_keys import KEYS
 from backupd.repository.keys import Secrets
 from backupd.repository.repository import Repository, unlock
 from backupd.sources.base import Source
@@ -26,11 +30,12 @@ from backupd.targets.base import Target
 from backupd.wire.bandwidth import Bandwidth
 from backupd.wire.imap_settings import ImapSettings
 from backupd.wire.pop3_settings import Pop3Settings
-from backupd.wire.settings import ServerSettings
+from backupd.wire.settings import Credentials, ServerSettings
 
 if TYPE_CHECKING:
     from backupd.config import Config
     from backupd.config.model import S3, Copy
+    from backupd.config.servers import ImapConfig, Pop3Config
     from backupd.storage.s3_probe import BucketFacts
 
 Settings = TypeVar("Settings", bound=ServerSettings)
@@ -111,6 +116,7 @@ def repository_secret(config: Config) -> str:
 def open_repository(config: Config, storage: Storage) -> Repository:
     """The repository in its storage, unlocked. Raises NoRepository, WrongKey, ConfigError."""
     secrets = unlock(storage, repository_secret(config))
+    KEYS.learn(config.repository.url, secrets)
     # State keeps the index cache too; opening it makes the folder.
     state = open_state(config)
     state.close()
@@ -181,14 +187,14 @@ def _bandwidth(rate: int) -> Bandwidth:
 
 
 def pop3_settings(config: Config, account: str) -> Pop3Settings:
-    """How to reach a POP3 account. The password is asked for at each login. Raises UsageError."""
+    """How to reach a POP3 account. Password or token are asked for at each login. Raises UsageError."""
     pop3 = config.account(account).pop3
     if pop3 is None:
         raise UsageError("this account is no POP3 account", subject=account)
     return Pop3Settings(
         host=pop3.host,
         username=pop3.username,
-        password=pop3.password.resolve,
+        **_credentials(config, account, pop3),
         port=pop3.port or 995,
         tls=pop3.tls,
         ca_file=pop3.ca_file,
@@ -233,12 +239,12 @@ def target_opener(config: Config, text: str, *, into: str | None, secrets: Secre
 
 
 def imap_settings(config: Config, account: str) -> ImapSettings:
-    """How to reach an IMAP account. The password is asked for at each login, so one that changes is no problem."""
+    """How to reach an IMAP account. Password or token are asked for at each login. Raises UsageError."""
     imap = _imap(config, account)
     return ImapSettings(
         host=imap.host,
         username=imap.username,
-        password=imap.password.resolve,
+        **_credentials(config, account, imap),
         port=imap.port,
         tls=imap.tls,
         ca_file=imap.ca_file,
@@ -247,6 +253,27 @@ def imap_settings(config: Config, account: str) -> ImapSettings:
         flow=bandwidth(config),
         authentication=imap.authentication,
     )
+
+
+def open_logins(config: Config) -> Logins:
+    """The stored logins by OAuth2. The repository is opened for their key when it is needed, if it has not been yet."""
+    url = config.repository.url
+
+    def key() -> bytes:
+        return KEYS.get(url, lambda: unlock(open_repository_storage(config), repository_secret(config)))
+
+    return Logins(config.login_folder, key)
+
+
+def _credentials(config: Config, account: str, server: ImapConfig | Pop3Config) -> Credentials:
+    """What to log in with: asked for at each login, so a password that changes is no problem, and a token is good."""
+    app = app_of(config, account)
+    if app is not None:
+        token = AccessToken(app, open_logins(config))
+        return {"password": token, "renew": token.renewed}
+    if server.password is None:
+        raise UsageError("the account has neither password nor oauth2", subject=account)
+    return {"password": server.password.resolve, "renew": None}
 
 
 def _imap(config: Config, account: str):  # type: ignore[no-untyped-def]

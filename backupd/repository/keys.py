@@ -95,6 +95,11 @@ class Secrets(msgspec.Struct, frozen=True, dict=True, omit_defaults=True):
         return self._derived("metadata block")
 
     @cached_property
+    def token_key(self) -> bytes:
+        """Under which logins are kept in state_dir (backupd/oauth/store.py); no part of the archive's format."""
+        return self._derived("login tokens")
+
+    @cached_property
     def sealing_info(self) -> bytes:
         """The `info` of HPKE: ties a sealed block key to this repository."""
         return b"backupd v1 content block" + self.repository

@@ -9,8 +9,9 @@ import base64
 from typing import TYPE_CHECKING
 
 from backupd.errors import ConnectionFailed, LoginRefused, ServerError
-from backupd.wire import throttling
+from backupd.wire import sasl, throttling
 from backupd.wire.imap_commands import string
+from backupd.wire.settings import OF_TOKENS
 from backupd.wire.stream import show, without
 
 if TYPE_CHECKING:
@@ -25,24 +26,47 @@ def log_in(connection: ImapConnection, settings: ImapSettings) -> None:
     """Log in and learn the capabilities. Raises LoginRefused, or ConnectionFailed or Throttled when it may pass by
     itself.
     """
-    secret = settings.secret()
     mechanism = _mechanism(connection, settings)
+    secret = settings.secret()
+    try:
+        answer = _accepted(connection, settings, mechanism, secret)
+    except LoginRefused:
+        # A token may be revoked, or over by the server's clock, long before it expires here.
+        other = settings.renew(secret) if settings.renew else None
+        if other is None:
+            raise
+        answer = _accepted(connection, settings, mechanism, other)
+    connection.learn_capabilities(answer)
+
+
+def _accepted(connection: ImapConnection, settings: ImapSettings, mechanism: bytes, secret: str) -> Answer:
+    """The answer to a login with this secret. Raises LoginRefused, ConnectionFailed."""
+    said: tuple[bytes, ...] = (secret.encode(),)
+    if mechanism != b"LOGIN":
+        initial = sasl.initial(mechanism.decode(), settings, secret)
+        said += (base64.b64encode(initial),)
+        answer = _sasl(connection, mechanism, initial)
+        if answer.status.kind == b"BAD" and mechanism == b"PLAIN" and settings.authentication == "auto":
+            mechanism = b"LOGIN"
     if mechanism == b"LOGIN":
         name, word = string(settings.username.encode()), string(secret.encode())
         answer = connection.wait(connection.send(b"LOGIN", name, word))
-    else:
-        answer = _sasl(connection, mechanism, _initial(mechanism, settings, secret))
-        if answer.status.kind == b"BAD" and settings.authentication == "auto":
-            name, word = string(settings.username.encode()), string(secret.encode())
-            answer = connection.wait(connection.send(b"LOGIN", name, word))
     if answer.status.kind != b"OK":
-        said = () if mechanism == b"LOGIN" else (base64.b64encode(_initial(mechanism, settings, secret)),)
-        raise _refused(answer, settings, (secret.encode(), *said))
-    connection.learn_capabilities(answer)
+        raise _refused(answer, settings, said)
+    return answer
 
 
 def _mechanism(connection: ImapConnection, settings: ImapSettings) -> bytes:
     wanted = settings.authentication
+    if wanted == "auto" and settings.renew:
+        for name in (b"OAUTHBEARER", b"XOAUTH2"):
+            if connection.has(b"AUTH=" + name):
+                return name
+        raise LoginRefused(
+            "the server takes no tokens: it offers neither OAUTHBEARER nor XOAUTH2",
+            subject=settings.address,
+            remedy="use password in place of oauth2",
+        )
     if wanted == "auto":
         if connection.has(b"AUTH=PLAIN"):
             return b"PLAIN"
@@ -56,16 +80,6 @@ def _mechanism(connection: ImapConnection, settings: ImapSettings) -> bytes:
     return wanted.upper().encode()
 
 
-def _initial(mechanism: bytes, settings: ImapSettings, secret: str) -> bytes:
-    user = settings.username
-    if mechanism == b"PLAIN":
-        return f"\0{user}\0{secret}".encode()
-    if mechanism == b"XOAUTH2":
-        return f"user={user}\1auth=Bearer {secret}\1\1".encode()
-    name = user.replace("=", "=3D").replace(",", "=2C")
-    return f"n,a={name},\1host={settings.host}\1port={settings.port}\1auth=Bearer {secret}\1\1".encode()
-
-
 def _sasl(connection: ImapConnection, mechanism: bytes, initial: bytes) -> Answer:
     encoded = base64.b64encode(initial)
     if connection.has(b"SASL-IR"):
@@ -76,7 +90,8 @@ def _sasl(connection: ImapConnection, mechanism: bytes, initial: bytes) -> Answe
             return connection.wait(tag)
         connection.stream.send(encoded + b"\r\n")
     if mechanism != b"PLAIN" and connection.continuation() is not None:
-        connection.stream.send(b"\r\n")  # the reason came as a challenge; the refusal follows (RFC 7628, 3.2.3)
+        # The reason came as a challenge; the refusal follows when it is acknowledged (RFC 7628, 3.2.3).
+        connection.stream.send(b"AQ==\r\n" if mechanism == b"OAUTHBEARER" else b"\r\n")
     return connection.wait(tag)
 
 
@@ -96,5 +111,5 @@ def _refused(answer: Answer, settings: ImapSettings, secrets: tuple[bytes, ...])
     return LoginRefused(
         f"the server refused the login of {settings.username}: {text}",
         subject=settings.address,
-        remedy="check username and password; many providers want an app password",
+        remedy=OF_TOKENS if settings.renew else "check username and password; many providers want an app password",
     )

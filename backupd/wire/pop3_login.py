@@ -1,4 +1,4 @@
-"""Logging in to POP3: USER and PASS, APOP (RFC 1939, 7), SASL PLAIN and XOAUTH2 (RFC 5034).
+"""Logging in to POP3: USER and PASS, APOP (RFC 1939, 7), SASL PLAIN, XOAUTH2 and OAUTHBEARER (RFC 5034).
 
 Secrets are sent and forgotten: no error or log line may hold one, even where the server repeats it.
 """
@@ -10,6 +10,8 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from backupd.errors import ConnectionFailed, LoginRefused, ServerError, Throttled
+from backupd.wire import sasl
+from backupd.wire.settings import OF_TOKENS
 
 if TYPE_CHECKING:
     from backupd.wire.pop3_connection import Pop3Connection
@@ -19,10 +21,21 @@ if TYPE_CHECKING:
 
 def log_in(connection: Pop3Connection, settings: Pop3Settings) -> None:
     """Log in. Raises LoginRefused, or ConnectionFailed when it may pass by itself."""
+    way = _way(connection, settings)
     secret = settings.secret()
+    try:
+        _log_in(connection, settings, way, secret)
+    except LoginRefused:
+        # A token may be revoked, or over by the server's clock, long before it expires here.
+        other = settings.renew(secret) if settings.renew else None
+        if other is None:
+            raise
+        _log_in(connection, settings, way, other)
+
+
+def _log_in(connection: Pop3Connection, settings: Pop3Settings, way: str, secret: str) -> None:
     if any(end in settings.username + secret for end in "\r\n\0"):
         raise LoginRefused("user name or password has a line end in it", subject=settings.address, remedy="remove it")
-    way = _way(connection, settings)
     connection.stream.secrets = (secret.encode(),)
     if way == "apop":
         digest = hashlib.md5(connection.timestamp + secret.encode(), usedforsecurity=False).hexdigest()
@@ -32,11 +45,8 @@ def log_in(connection: Pop3Connection, settings: Pop3Settings) -> None:
         reply = connection.command(f"USER {settings.username}".encode())
         if reply.ok:
             reply = connection.command(f"PASS {secret}".encode())
-    elif way == "plain":
-        reply = _sasl(connection, b"PLAIN", f"\0{settings.username}\0{secret}".encode())
     else:
-        blob = f"user={settings.username}\1auth=Bearer {secret}\1\1".encode()
-        reply = _sasl(connection, b"XOAUTH2", blob)
+        reply = _sasl(connection, way.upper().encode(), sasl.initial(way, settings, secret))
     if not reply.ok:
         raise _refused(connection, settings, reply)
 
@@ -47,9 +57,12 @@ def _way(connection: Pop3Connection, settings: Pop3Settings) -> str:
         raise LoginRefused("the server offers no APOP", subject=settings.address, remedy="use authentication: auto")
     if wanted != "auto":
         return wanted
+    mechanisms = {each.upper() for each in connection.capabilities.get("SASL", ())}
+    if settings.renew:
+        # Not all servers list what they take: this one is taken by all that take tokens.
+        return "oauthbearer" if "OAUTHBEARER" in mechanisms else "xoauth2"
     if settings.tls == "none" and connection.timestamp:
         return "apop"
-    mechanisms = {each.upper() for each in connection.capabilities.get("SASL", ())}
     return "plain" if "PLAIN" in mechanisms else "user"
 
 
@@ -62,7 +75,8 @@ def _sasl(connection: Pop3Connection, mechanism: bytes, blob: bytes) -> Reply:
     connection.stream.secrets += (encoded,)
     reply = connection.command(encoded)
     if reply.asks:
-        reply = connection.command(b"")  # the reason came as a challenge; the refusal follows (RFC 7628, 3.2.3)
+        # The reason came as a challenge; the refusal follows when it is acknowledged (RFC 7628, 3.2.3).
+        reply = connection.command(b"AQ==" if mechanism == b"OAUTHBEARER" else b"")
     return reply
 
 
@@ -71,6 +85,5 @@ def _refused(connection: Pop3Connection, settings: Pop3Settings, reply: Reply) -
     error = connection.refusal(what, reply)
     if isinstance(error, ConnectionFailed | Throttled):
         return error
-    return LoginRefused(
-        error.what, subject=settings.address, remedy="check username and password; many providers want an app password"
-    )
+    remedy = OF_TOKENS if settings.renew else "check username and password; many providers want an app password"
+    return LoginRefused(error.what, subject=settings.address, remedy=remedy)

@@ -18,4 +18,4 @@ class Pop3Settings(ServerSettings):
     """
 
     port: int = 995
-    authentication: Literal["auto", "plain", "user", "apop", "xoauth2"] = "auto"
+    authentication: Literal["auto", "plain", "user", "apop", "xoauth2", "oauthbearer"] = "auto"

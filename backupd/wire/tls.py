@@ -34,7 +34,8 @@ def _plain(fingerprint: str) -> str:
     return fingerprint.removeprefix("sha256:").replace(":", "").replace(" ", "").strip().lower()
 
 
-def _context(trust: Trust, subject: str) -> ssl.SSLContext:
+def context_for(trust: Trust, subject: str) -> ssl.SSLContext:
+    """What checks certificates so. Raises CertificateRefused when the file of authorities cannot be used."""
     try:
         context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=trust.ca_file)
     except (OSError, ssl.SSLError) as error:
@@ -59,7 +60,7 @@ def wrap(
 
     Raises CertificateRefused with the fingerprint that was seen, or ConnectionFailed when it is no TLS at all.
     """
-    context = _context(trust, subject)
+    context = context_for(trust, subject)
     try:
         wrapped = context.wrap_socket(sock, server_hostname=host)
     except ssl.SSLCertVerificationError as error:

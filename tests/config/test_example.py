@@ -70,7 +70,7 @@ def test_every_key_is_in_it() -> None:
 
 def test_it_is_valid_with_everything_that_is_commented_out(tmp_path: Path) -> None:
     loaded = config.load(write(tmp_path, everything()))
-    assert set(loaded.accounts) == {"alice", "bob"}
+    assert set(loaded.accounts) == {"alice", "bob", "carol", "dave", "erin", "frank"}
     assert loaded.retention.keep_daily == 30
 
 

@@ -207,7 +207,8 @@ class _Session:
         blob = base64.b64decode(self._lines.readline())
         if rest == b"PLAIN":
             return self._judge(blob == f"\0{USER}\0{PASSWORD}".encode())
-        if blob == f"user={USER}\1auth=Bearer {PASSWORD}\1\1".encode():
+        who, token = (f"user={USER}\1".encode(), f"n,a={USER},\1".encode()), f"auth=Bearer {PASSWORD}\1\1".encode()
+        if blob.startswith(who) and blob.endswith(b"\1" + token):
             return self._judge(True)
         self._line(b"+ " + base64.b64encode(b'{"status":"401"}'))
         self._lines.readline()
