@@ -129,7 +129,7 @@ def _open(settings: Pop3Settings) -> Pop3Connection:
     if not greeting.ok:
         stream.close()
         refused = connection.refusal("the server does not want us now", greeting)
-        if isinstance(refused, Throttled):
+        if isinstance(refused, Throttled) or greeting.code == "SYS/PERM":
             raise refused
         raise ConnectionFailed(refused.what, subject=settings.address, remedy="another try comes later")
     if settings.tls == "starttls":

@@ -71,6 +71,7 @@ def _refused(connection: Pop3Connection, settings: Pop3Settings, reply: Reply) -
     error = connection.refusal(what, reply)
     if isinstance(error, ConnectionFailed | Throttled):
         return error
-    return LoginRefused(
-        error.what, subject=settings.address, remedy="check username and password; many providers want an app password"
-    )
+    remedy = "check username and password; many providers want an app password"
+    if reply.code == "SYS/PERM":  # RFC 3206, 4: the server cannot, and no other password will help
+        remedy = "something is broken at the server; tell its administrator what it said"
+    return LoginRefused(error.what, subject=settings.address, remedy=remedy)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from backupd.errors import BackupdError, ConnectionFailed, ConnectionLost, ServerRefused
+from backupd.errors import BackupdError, ConnectionFailed, ConnectionLost, LoginRefused, ServerRefused
 from backupd.sources.pop3.base import Listed, Refused, Retrieved
 from backupd.sources.pop3.session import Session
 from backupd.sources.pop3.source import Pop3Source
@@ -116,6 +116,15 @@ def test_a_lock_passes_whatever_it_is_called(text: bytes) -> None:
     script = scripted(on={b"PASS": [b"-ERR " + text + b"\r\n"]})  # the first is in RFC 1939, 7
     with ScriptedPop3(script) as server, pytest.raises(ConnectionFailed):
         opened(server, authentication="user")
+
+
+def test_what_will_not_pass_is_not_tried_again_and_blames_no_password() -> None:
+    on: dict[bytes, list[bytes | None]] = {b"PASS": [b"-ERR [SYS/PERM] the mailbox is broken\r\n"]}
+    with ScriptedPop3(scripted(on=on)) as server, pytest.raises(LoginRefused) as caught:
+        opened(server, authentication="user")
+    assert "administrator" in caught.value.remedy
+    with ScriptedPop3(scripted(greeting=b"-ERR [SYS/PERM] no such service")) as server, pytest.raises(ServerRefused):
+        opened(server)
 
 
 BLOB = base64.b64encode(f"\0{USER}\0{PASSWORD}".encode())
