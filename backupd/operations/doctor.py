@@ -29,10 +29,11 @@ LITTLE_SPACE = 2 * 1024**3
 
 
 class Account(msgspec.Struct, frozen=True):
-    """An account to be examined. look: logs in, and looks around."""
+    """An account to be examined. look: logs in, and looks around. known: what is to be said without that."""
 
     address: Address
     look: Look
+    known: Sequence[Finding] = ()
 
 
 class Patient(msgspec.Struct, frozen=True):
@@ -72,6 +73,7 @@ def doctor(
     if not patient.accounts:
         yield Finding("warning", "accounts", "there are none in the configuration", "add one below accounts:")
     for name, account in patient.accounts.items():
+        yield from account.known
         yield from check_account(name, account.address, account.look, now=now, look_up=look_up, probe=probe)
 
 
