@@ -1,5 +1,5 @@
-"""A POP3 account in the worst moments, through the real command: killed, cut off, and with no room on the disk. Whatever
-a server no longer has afterwards is in a snapshot that comes back whole, and the next run completes."""
+"""A POP3 account in the worst moments, through the real command: killed, cut off, with no room on the disk. Whatever a
+server no longer has afterwards is in a snapshot that comes back whole, and the next run completes."""
 
 from __future__ import annotations
 
