@@ -27,6 +27,7 @@ from backupd.sources.local.base import LocalMessage, LocalProblem
 from backupd.sources.local.body import body_of
 from backupd.sources.local.files import Folder, OpenFile, Parts, reason, shown
 from backupd.sources.local.folder_tree import Found, folders, holds, listing
+from backupd.sources.local.getmail import its_fields
 from backupd.sources.local.mbox_reader import NotAnMbox, Piece, Unquote, unquote_o, unquote_rd
 from backupd.sources.local.naming import mailbox
 from backupd.sources.local.scratch import Table
@@ -53,6 +54,8 @@ Cleaner = Callable[[bytes], Cleaned]
 
 def clean_status(header: bytes) -> Cleaned:
     """Takes out what mbox programs write. Content-Length goes where there is anything else of theirs."""
+    if own := its_fields(header):
+        header = header[: own[0]] + header[own[1] :]
     if not _MAYBE_OWN.search(header):
         return Cleaned(header)
     said: dict[bytes, bytes] = {}

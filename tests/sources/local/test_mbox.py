@@ -183,3 +183,11 @@ def test_links_that_lead_away_are_not_followed(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_dates_of_from_lines(line: bytes, expected: datetime | None) -> None:
     assert mbox_reader.date_of(line) == expected
+
+
+def test_the_fields_of_getmail_are_taken_out(tmp_path: Path) -> None:
+    own = b"Delivered-To: bob@example.com\nReceived: from pop (192.0.2.7) by here with POP3 getmail6; 28 Nov 2026 20:10\n"
+    path = tmp_path / "mbox"
+    path.write_bytes(mboxrd([b"Return-Path: <a>\n" + own + b"Subject: x\n\nHi\n"]))
+
+    assert bodies(path, exact=False) == [b"Return-Path: <a>\r\nSubject: x\r\n\r\nHi\r\n"]
