@@ -186,7 +186,7 @@ def test_dates_of_from_lines(line: bytes, expected: datetime | None) -> None:
 
 
 def test_the_fields_of_getmail_are_taken_out(tmp_path: Path) -> None:
-    own = b"Delivered-To: bob@example.com\nReceived: from pop (192.0.2.7) by here with POP3 getmail6; 28 Nov 2026 20:10\n"
+    own = b"Delivered-To: bob@example.com\nReceived: from pop (192.0.2.7) by here with POP3 getmail6; 28 Nov 2026\n"
     path = tmp_path / "mbox"
     path.write_bytes(mboxrd([b"Return-Path: <a>\n" + own + b"Subject: x\n\nHi\n"]))
 
