@@ -144,6 +144,21 @@ def is_mbox(path: Path) -> bool:
     return mbox_reader.begins(start) or (not start and path.suffix.lower() in SUFFIXES)
 
 
+def _may_be_one(name: str) -> bool:
+    return not name.startswith(".") and not name.endswith((*_BESIDE, ".partial", ".lock"))
+
+
+def _is_one(folder: Folder, name: str) -> bool:
+    """Whether it is an mbox file by its name, or by its beginning: mutt, Alpine and getmail name them as they like."""
+    if name.lower().endswith(SUFFIXES):
+        return True
+    try:
+        with folder.open(name) as file:
+            return mbox_reader.begins(file.read(5))
+    except OSError:
+        return False
+
+
 class MboxFormat:
     """An mbox file, or a folder of them."""
 
@@ -152,7 +167,7 @@ class MboxFormat:
 
     def recognises(self, path: Path) -> bool:
         """Whether it is such a file, or there is one in it or below."""
-        return is_mbox(path) if path.is_file() else holds(path, lambda name: name.lower().endswith(SUFFIXES))
+        return is_mbox(path) if path.is_file() else holds(path, _may_be_one, _is_one)
 
     def open(self, path: Path, *, exact: bool) -> MboxStore:
         """The store at this path."""
@@ -169,14 +184,11 @@ class MboxStore:
         self._root = path.parent if self._one else path
         self._exact, self._unquote = exact, unquote
 
-    def _wanted(self, name: str) -> bool:
-        return not name.startswith(".") and not name.endswith((*_BESIDE, ".partial", ".lock"))
-
     @functools.cached_property
     def _found(self) -> tuple[list[Found], list[LocalProblem]]:
         if self._one is not None:
             return [Found((), 1, self._root.joinpath(self._one).stat().st_size, None)], []
-        return folders(self._root, self._wanted, any_folder=True)
+        return folders(self._root, _may_be_one, any_folder=True)
 
     @property
     def octets(self) -> int:
@@ -221,7 +233,7 @@ class MboxStore:
                     if self._one is not None:
                         yield found.parts, self._one, self._mailbox(folder, (), self._one)
                         continue
-                    with closing(listing(folder, self._wanted, [])) as names:
+                    with closing(listing(folder, _may_be_one, [])) as names:
                         for _, name in names:
                             is_one = is_mbox(Path(folder.path, name))
                             yield found.parts, name, self._mailbox(folder, found.parts, name) if is_one else None

@@ -13,6 +13,7 @@ from backupd.model import Body
 from backupd.sources.local import mbox, mbox_reader
 from backupd.sources.local.base import LocalMessage, LocalProblem
 from backupd.sources.local.body import LargeBody
+from backupd.sources.local.detect import detect
 from tests.support.mbox_writers import FROM_LINE, mboxcl2, mboxo, mboxrd
 
 
@@ -149,6 +150,15 @@ def test_each_file_is_a_mailbox_and_folders_are_levels(tmp_path: Path) -> None:
     assert sorted(found) == ["Archive/2009", "INBOX", "Sent"]
     assert sorted(boxes) == ["Archive/2009", "Empty", "INBOX", "Sent"]
     assert boxes["Sent"].special_use == (b"\\Sent",)
+
+
+def test_a_folder_of_files_without_a_suffix_is_recognised(tmp_path: Path) -> None:
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "notes").write_text("no mail")
+    assert not mbox.FORMAT.recognises(tmp_path)
+    (tmp_path / "lists" / "saved-messages").write_bytes(mboxrd([b"Subject: x\n\nHi\n"]))
+    assert detect(tmp_path) is mbox.FORMAT
+    assert bodies(tmp_path) == [b"Subject: x\n\nHi\n"]
 
 
 def test_a_file_that_is_no_mbox_is_told(tmp_path: Path) -> None:
