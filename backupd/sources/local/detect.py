@@ -73,6 +73,8 @@ def detect(path: Path) -> Format:
         folder = path.is_dir()
         if not folder and not path.exists():
             raise UsageError("not there", subject=str(path), remedy="check the path")
+        if path.is_file():
+            path.open("rb").close()
         if folder and not any(path.iterdir()):
             raise UsageError("an empty folder", subject=str(path), remedy="name the folder that the mail is in")
     except OSError as error:
