@@ -29,11 +29,13 @@ def log_in(connection: Pop3Connection, settings: Pop3Settings) -> None:
         connection.stream.secrets += (digest.encode(),)
         reply = connection.command(f"APOP {settings.username} {digest}".encode())
     elif way == "user":
-        reply = connection.command(f"USER {settings.username}".encode())
-        if reply.ok:
-            reply = connection.command(f"PASS {secret}".encode())
+        reply = _user(connection, settings.username, secret)
     elif way == "plain":
+        known = len(connection.stream.secrets)
         reply = _sasl(connection, b"PLAIN", f"\0{settings.username}\0{secret}".encode())
+        never_asked = len(connection.stream.secrets) == known
+        if settings.authentication == "auto" and never_asked and not (reply.ok or reply.code):
+            reply = _user(connection, settings.username, secret)  # it offered what it does not have
     else:
         blob = f"user={settings.username}\1auth=Bearer {secret}\1\1".encode()
         reply = _sasl(connection, b"XOAUTH2", blob)
@@ -51,6 +53,11 @@ def _way(connection: Pop3Connection, settings: Pop3Settings) -> str:
         return "apop"
     mechanisms = {each.upper() for each in connection.capabilities.get("SASL", ())}
     return "plain" if "PLAIN" in mechanisms else "user"
+
+
+def _user(connection: Pop3Connection, username: str, secret: str) -> Reply:
+    reply = connection.command(f"USER {username}".encode())
+    return connection.command(f"PASS {secret}".encode()) if reply.ok else reply
 
 
 def _sasl(connection: Pop3Connection, mechanism: bytes, blob: bytes) -> Reply:

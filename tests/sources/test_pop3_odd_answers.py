@@ -174,6 +174,17 @@ def test_what_will_not_pass_is_not_tried_again_and_blames_no_password() -> None:
         opened(server)
 
 
+def test_a_server_that_offers_what_it_does_not_have_is_asked_otherwise_unless_somebody_insists() -> None:
+    refusal: dict[bytes, list[bytes | None]] = {b"AUTH": [b"-ERR unknown command\r\n"]}
+    with ScriptedPop3(scripted(on=refusal)) as server:
+        assert len(opened(server).listing()) == len(MAILS)
+        assert server.count(b"PASS") == 1
+        refusal[b"AUTH"].append(b"-ERR unknown command\r\n")
+        with pytest.raises(LoginRefused):
+            opened(server, authentication="plain")
+        assert server.count(b"PASS") == 1
+
+
 BLOB = base64.b64encode(f"\0{USER}\0{PASSWORD}".encode())
 
 
