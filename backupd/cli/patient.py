@@ -9,7 +9,7 @@ from pathlib import Path
 from backupd.cli.context import Context
 from backupd.operations import auth, notify
 from backupd.operations.doctor import Account, Patient
-from backupd.operations.doctor_pop3 import check_pop3
+from backupd.operations.doctor_pop3 import check_pop3, forewarnings
 from backupd.operations.doctor_server import Address, check_imap
 from backupd.operations.opening import imap_settings, open_pop3, open_source, pop3_settings, probe_bucket
 
@@ -28,6 +28,7 @@ def patient(context: Context) -> Patient:
             pop3 = pop3_settings(config, name)
             address = Address(pop3.host, pop3.port, pop3.tls, pop3.trust, "pop3")
             deletes = account.pop3.delete_after is not None
+            known = (*known, *forewarnings(f"account {name}", pop3.host, pop3.username, deletes=deletes))
             look = partial(check_pop3, partial(open_pop3, config, name), deletes=deletes)
             accounts[name] = Account(address, look, known)
     url = config.repository.url

@@ -1,5 +1,7 @@
 """What `backupd doctor` asks of a POP3 account: does the login work, can messages be told apart, and what does the
 server do that its owner should know of before the first pull? No message is read, and none deleted.
+
+What is known of a provider by its name (`forewarnings`) needs no connection, and is said before there is one.
 """
 
 from __future__ import annotations
@@ -9,8 +11,8 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 
 from backupd.operations.finding import Finding
-from backupd.operations.pull import HIDES
-from backupd.sources.pop3.base import Listed, Pop3Source
+from backupd.sources.base import Identity
+from backupd.sources.pop3.base import Listed, Pop3Source, hides
 
 
 def check_pop3(
@@ -31,12 +33,11 @@ def check_pop3(
         yield from _names(subject, listing)
         if "PIPELINING" not in {each.upper() for each in identity.capabilities}:
             yield Finding("ok", subject, "no PIPELINING: each message costs a round trip")
-        if identity.host.lower().endswith(HIDES):
-            yield from _gmail(subject, deletes)
-        elif deletes:
+        yield from _expiry(subject, identity)
+        if deletes:
             yield Finding("ok", subject, "delete_after: messages are deleted from the server once they are proved safe")
         else:
-            yield Finding("ok", subject, "nothing is ever deleted from the server")
+            yield Finding("ok", subject, "backupd never deletes anything from the server")
         session.quit()
     finally:
         session.close()
@@ -51,18 +52,45 @@ def _names(subject: str, listing: list[Listed]) -> Iterator[Finding]:
         yield Finding("ok", subject, f"{how}: these are told apart by their headers, which are read in each run")
 
 
-def _gmail(subject: str, deletes: bool) -> Iterator[Finding]:
-    yield Finding(
-        "warning",
-        subject,
-        "Gmail shows each message to POP3 once, some hundreds at a time, and may archive or delete what was read, "
-        "as its own settings say",
-        "better use imap; else set 'keep Gmail's copy in the Inbox' in Gmail, and a username that begins with recent:",
-    )
-    if deletes:
-        yield Finding(
+def _expiry(subject: str, identity: Identity) -> Iterator[Finding]:
+    """What the server says of how long it keeps mail (RFC 2449, 6.7)."""
+    for words in (each.upper().split() for each in identity.capabilities):
+        if words[0] == "EXPIRE" and len(words) > 1 and words[1].isdecimal():
+            when = "when the session that read it ends" if int(words[1]) == 0 else f"after {int(words[1]):,} days"
+            yield Finding(
+                "warning",
+                subject,
+                f"the server deletes mail by itself {when} (EXPIRE {words[1]})",
+                "ask the provider to keep it, or use imap; a snapshot is made before a session ends",
+            )
+
+
+def forewarnings(subject: str, host: str, username: str, *, deletes: bool) -> list[Finding]:
+    """What the owner of such an account should know before anything is connected to.
+
+    deletes: whether the configuration has delete_after.
+    """
+    if not hides(host):
+        return []
+    recent = username.startswith("recent:")
+    lists = "the mail of the last 30 days only" if recent else "each message to one session, some hundreds at a time"
+    name = "" if recent else ", and a username that begins with recent:"
+    found = [
+        Finding(
             "warning",
             subject,
-            "delete_after: Gmail decides by its own settings what a deletion by POP3 does, and lists no message twice",
-            "remove delete_after, and delete mail in Gmail itself",
+            f"Gmail shows POP3 {lists}, and may archive or delete what was read, as its own settings say",
+            f"better use imap; else set 'keep Gmail's copy in the Inbox' in Gmail{name}",
         )
+    ]
+    if deletes:
+        found.append(
+            Finding(
+                "warning",
+                subject,
+                "delete_after: Gmail decides by its own settings what a deletion by POP3 does, and lists no message "
+                "twice",
+                "remove delete_after, and delete mail in Gmail itself",
+            )
+        )
+    return found

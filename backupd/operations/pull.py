@@ -13,6 +13,7 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 
@@ -45,15 +46,14 @@ from backupd.operations.stopping import Stop
 from backupd.repository.repository import Repository
 from backupd.repository.snapshots import MailboxRecord
 from backupd.sources.base import Identity
-from backupd.sources.pop3.base import Listed, Pop3Session, Pop3Source, Retrieved, server_id
+from backupd.sources.pop3.base import Listed, Pop3Session, Pop3Source, Retrieved, hides, server_id
 from backupd.turns import TURN
 from backupd.wire.throttling import PATIENCE
 
 INBOX = Mailbox(raw_name=b"INBOX", name="INBOX", delimiter=b"/", subscribed=True)
 LONGEST_PAUSE = 900.0
 """Seconds: a server that wants to be left alone for longer is tried again with the next run."""
-HIDES = ("gmail.com", "googlemail.com")
-"""Servers that list a part of the mailbox, and each message in one session only."""
+Kept = TypeVar("Kept")
 
 
 class Pull:
@@ -98,10 +98,9 @@ class Pull:
         try:
             if self._deletion:
                 self._delete_what_is_safe(self._deletion)
-            self._in_session(self._bring_in)
-            while self._hides and self._counts["new"] > self._before_last:
-                self._in_session(self._bring_in)
-            report = self._conclude(stored_before)
+            report: BackupReport | None = None
+            while report is None:
+                report = self._in_session(self._bring_in, lambda: self._keep(stored_before))
             if self._digest and self._history.newest and report.complete:
                 self._state.remember_listing(self._account, self._digest, self._history.newest)
             self._state.mended(self._account, found.token)
@@ -123,10 +122,13 @@ class Pull:
 
     # Sessions
 
-    def _in_session(self, work: Callable[[Pop3Session], None], *, confirmed: bool = False) -> None:
+    def _in_session(
+        self, work: Callable[[Pop3Session], None], keep: Callable[[], Kept], *, confirmed: bool = False
+    ) -> Kept:
         """Do this in a session; once more in another one when the connection is lost or the mailbox is in use.
 
-        confirmed: whether the end of the session must be confirmed for it to count.
+        keep: makes safe what was read, before QUIT: servers there are that remove then what was read, or show it no
+        more (Gmail; RFC 2449, 6.7: EXPIRE 0). confirmed: whether QUIT must be confirmed for all this to count.
         """
         failures = 0
         while True:
@@ -137,6 +139,7 @@ class Pull:
                     self._identity = session.identity
                     with TURN:
                         work(session)
+                    kept = keep()
                     try:
                         session.quit()
                     except ServerError:
@@ -144,7 +147,7 @@ class Pull:
                             raise
                 finally:
                     session.close()
-                return
+                return kept
             except ServerError as error:
                 if not isinstance(error, Transient | ProtocolError):
                     raise
@@ -166,7 +169,7 @@ class Pull:
         if not deletion.is_due(self._history.started):
             return
         try:
-            self._in_session(delete, confirmed=True)
+            self._in_session(delete, lambda: None, confirmed=True)
             deletion.confirmed()
         except ServerError as error:
             if not isinstance(error, Transient | ProtocolError | ServerRefused):
@@ -182,7 +185,7 @@ class Pull:
 
     def _bring_in(self, session: Pop3Session) -> None:
         self._before_last = self._counts["new"]
-        self._hides = session.identity.host.lower().endswith(HIDES)
+        self._hides = hides(session.identity.host)
         listing = session.listing()
         self._digest = _digest(listing)
         self._unchanged = self._is_known()
@@ -304,6 +307,13 @@ class Pull:
     @property
     def _server(self) -> Identity:
         return self._identity or Identity("pop3", self._source.address, 0)
+
+    def _keep(self, stored_before: int) -> BackupReport | None:
+        """The snapshot; or a checkpoint and None, where another session may show more."""
+        if self._hides and self._counts["new"] > self._before_last:
+            self._write_checkpoint()
+            return None
+        return self._conclude(stored_before)
 
     def _write_checkpoint(self) -> None:
         """Everything that is stored by now, so that the next run need not read it again."""

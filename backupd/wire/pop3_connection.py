@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from backupd.errors import CertificateRefused, ConnectionFailed, ServerError, ServerRefused, Throttled
 from backupd.wire import pop3_login, throttling, tls
 from backupd.wire.pop3_settings import Pop3Settings
-from backupd.wire.pop3_stream import Pop3Stream, Reply
+from backupd.wire.pop3_stream import MOST_OCTETS, Pop3Stream, Reply
 from backupd.wire.spool import SpooledBody
 from backupd.wire.stream import connect as connected
 
@@ -21,6 +21,9 @@ _LATER_WORDS = re.compile(
     r"temporar|too frequent|minimum interval|exceeded the login limit",
     re.IGNORECASE,
 )
+_LONGEST_ANSWER = 1 << 20
+_LONGEST_LISTING = 256 << 20
+"""Octets: three million messages with the longest names that RFC 1939, 7 allows."""
 
 
 class Pop3Connection:
@@ -45,9 +48,9 @@ class Pop3Connection:
         """The next status line."""
         return self.stream.reply()
 
-    def text(self) -> bytes | SpooledBody:
-        """The lines after a status line."""
-        return self.stream.text()
+    def text(self, most: int = MOST_OCTETS) -> bytes | SpooledBody:
+        """The lines after a status line. Raises ProtocolError when they are more than so many octets."""
+        return self.stream.text(most)
 
     def command(self, command: bytes) -> Reply:
         """Send a command, and wait for its status line."""
@@ -55,14 +58,18 @@ class Pop3Connection:
         return self.reply()
 
     def lines(self, command: bytes) -> list[bytes] | None:
-        """The lines that a command brings; None where the server refuses it."""
-        return self.text_lines() if self.command(command).ok else None
+        """The lines that a command brings, which are few; None where the server refuses it."""
+        return list(self.text_lines(_LONGEST_ANSWER)) if self.command(command).ok else None
 
-    def text_lines(self) -> list[bytes]:
-        """The lines after a status line, one by one."""
-        text = self.text()
-        octets = text if isinstance(text, bytes) else b"".join(text.chunks())
-        return octets.splitlines()
+    def text_lines(self, most: int = _LONGEST_LISTING) -> Iterator[bytes]:
+        """The lines after a status line, one by one; to be read to their end. most: as of `text`."""
+        text = self.text(most)
+        held = b""
+        for chunk in [text] if isinstance(text, bytes) else text.chunks():
+            *lines, held = (held + chunk).split(b"\n")
+            yield from (line.rstrip(b"\r") for line in lines)
+        if held:
+            yield held
 
     def learn_capabilities(self) -> None:
         """CAPA (RFC 2449, 5)."""
@@ -129,7 +136,7 @@ def _open(settings: Pop3Settings) -> Pop3Connection:
     if not greeting.ok:
         stream.close()
         refused = connection.refusal("the server does not want us now", greeting)
-        if isinstance(refused, Throttled):
+        if isinstance(refused, Throttled) or greeting.code == "SYS/PERM":
             raise refused
         raise ConnectionFailed(refused.what, subject=settings.address, remedy="another try comes later")
     if settings.tls == "starttls":

@@ -42,9 +42,13 @@ def _log_in(connection: Pop3Connection, settings: Pop3Settings, way: str, secret
         connection.stream.secrets += (digest.encode(),)
         reply = connection.command(f"APOP {settings.username} {digest}".encode())
     elif way == "user":
-        reply = connection.command(f"USER {settings.username}".encode())
-        if reply.ok:
-            reply = connection.command(f"PASS {secret}".encode())
+        reply = _user(connection, settings.username, secret)
+    elif way == "plain":
+        known = len(connection.stream.secrets)
+        reply = _sasl(connection, b"PLAIN", sasl.initial("plain", settings, secret))
+        never_asked = len(connection.stream.secrets) == known
+        if settings.authentication == "auto" and never_asked and not (reply.ok or reply.code):
+            reply = _user(connection, settings.username, secret)  # it offered what it does not have
     else:
         reply = _sasl(connection, way.upper().encode(), sasl.initial(way, settings, secret))
     if not reply.ok:
@@ -64,6 +68,11 @@ def _way(connection: Pop3Connection, settings: Pop3Settings) -> str:
     if settings.tls == "none" and connection.timestamp:
         return "apop"
     return "plain" if "PLAIN" in mechanisms else "user"
+
+
+def _user(connection: Pop3Connection, username: str, secret: str) -> Reply:
+    reply = connection.command(f"USER {username}".encode())
+    return connection.command(f"PASS {secret}".encode()) if reply.ok else reply
 
 
 def _sasl(connection: Pop3Connection, mechanism: bytes, blob: bytes) -> Reply:
@@ -86,4 +95,6 @@ def _refused(connection: Pop3Connection, settings: Pop3Settings, reply: Reply) -
     if isinstance(error, ConnectionFailed | Throttled):
         return error
     remedy = OF_TOKENS if settings.renew else "check username and password; many providers want an app password"
+    if reply.code == "SYS/PERM":  # RFC 3206, 4: the server cannot, and no other password will help
+        remedy = "something is broken at the server; tell its administrator what it said"
     return LoginRefused(error.what, subject=settings.address, remedy=remedy)

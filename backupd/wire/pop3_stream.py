@@ -18,6 +18,8 @@ from backupd.wire.stream import SPOOL_ABOVE, Stream, show, without
 _LONGEST_STATUS = 8192
 """Octets: RFC 2449, 4 allows 512."""
 _PIECE_OCTETS = 1 << 16
+MOST_OCTETS = 4 << 30
+"""Of one text, whose size nobody knows before its end: what is longer never ends, and would fill any disk."""
 
 
 class Reply(NamedTuple):
@@ -57,9 +59,9 @@ class Pop3Stream(Stream):
             code = show(rest[1 : rest.index(b"]")]).upper()
         return Reply(ok, code, text, line)
 
-    def text(self) -> bytes | SpooledBody:
+    def text(self, most: int = MOST_OCTETS) -> bytes | SpooledBody:
         """The lines that follow a status line, without the dot at their end, and without dot-stuffing. In a file when
-        they are many. Raises ConnectionLost."""
+        they are many. Raises ConnectionLost, or ProtocolError when they are more than so many octets."""
         end = b"\n" if self.bare else b"\r\n"
         found = self._at_once(end)
         if found is not None:
@@ -70,6 +72,8 @@ class Pop3Stream(Stream):
         try:
             for piece in self._pieces(end):
                 octets += len(piece)
+                if octets > most:
+                    raise self.broken(ProtocolError(f"an answer without an end: more than {most:,} octets"))
                 if spool:
                     spool.write(memoryview(piece))
                     continue

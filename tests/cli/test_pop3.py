@@ -125,7 +125,22 @@ def test_doctor_says_what_pop3_means_here(run: Run, configured: Path) -> None:
 
     said = done(run("doctor")).out
 
-    assert "nothing is ever deleted from the server" in said
+    assert "backupd never deletes anything from the server" in said
+
+
+def test_what_gmail_does_to_mail_read_by_pop3_is_said_before_anything_is_connected_to(
+    run: Run, configured: Path
+) -> None:
+    document = json.loads(configured.read_text())
+    document["accounts"]["bob"]["pop3"] |= {"host": "pop.gmail.com", "delete_after": "30d"}
+    configured.write_text(json.dumps(document))
+
+    for arguments in (("config", "check"), ("doctor",)):  # pop.gmail.com has no address where tests run
+        result = run(*arguments)
+        said = result.out + result.err
+        assert "may archive or delete what was read, as its own settings say" in said, arguments
+        assert "better use imap" in said, arguments
+        assert "remove delete_after" in said, arguments
 
 
 def test_a_wrong_password_is_one_line(run: Run, configured: Path, account: Account) -> None:

@@ -12,6 +12,7 @@ import pytest
 from backupd.errors import ConnectionFailed, LoginRefused, WrongKey
 from backupd.operations import doctor_server
 from backupd.operations.doctor import Account, Patient, check_folder, doctor
+from backupd.operations.doctor_pop3 import check_pop3, forewarnings
 from backupd.operations.doctor_server import Address, Tls, capability_findings, check_account, check_imap
 from backupd.operations.finding import Finding
 from backupd.repository.keys import Role, Secrets
@@ -20,6 +21,7 @@ from backupd.wire.tls import Trust
 from tests.support.dovecot import Dovecot
 from tests.support.memory_storage import MemoryStorage
 from tests.support.simulated_account import SimulatedAccount
+from tests.support.simulated_pop3 import SimulatedPop3
 
 NOW = datetime(2026, 7, 18, tzinfo=UTC)
 HERE = Address("mail.example.com", 993, "implicit", Trust())
@@ -154,3 +156,77 @@ def patient(storage: MemoryStorage, secrets: Secrets, tmp_path: Path) -> Patient
         open_repository=lambda: Repository(storage, secrets),
         accounts={"alice": Account(HERE, partial(check_imap, SimulatedAccount))},
     )
+
+
+# POP3
+
+
+def by_pop3(server: SimulatedPop3, *, deletes: bool = False) -> list[Finding]:
+    address = Address(server.host, 995, "implicit", Trust(), "pop3")
+    look = partial(check_pop3, lambda: server, deletes=deletes)
+    return list(check_account("bob", address, look, now=lambda: NOW, look_up=lambda *_: 1, probe=lambda _: GOOD))
+
+
+def warnings(findings: list[Finding]) -> list[str]:
+    return [f"{each.what} ({each.remedy})" for each in findings if each.level == "warning"]
+
+
+def test_a_pop3_account_is_looked_at_and_nothing_read_or_deleted() -> None:
+    server = SimulatedPop3()
+    server.put(b"Subject: one\r\n\r\n", b"Subject: two\r\n\r\n")
+    findings = by_pop3(server)
+    assert levels(findings) == {"ok"}
+    said = " ".join(each.what for each in findings)
+    assert "2 messages" in said
+    assert "never deletes" in said
+    assert server.commands == ["UIDL", "LIST", "QUIT"]
+
+
+def test_messages_that_cannot_be_told_apart_by_name_are_said() -> None:
+    server = SimulatedPop3()
+    server.mail = [(b"same", b"Subject: one\r\n\r\n")] * 3
+    assert any("3 messages share their UIDL" in each.what for each in by_pop3(server))
+    server.uidl = False
+    assert any("no UIDL for 3 messages" in each.what for each in by_pop3(server))
+
+
+@pytest.mark.parametrize(("capability", "said"), [("EXPIRE 0", "session"), ("EXPIRE 30 USER", "after 30 days")])
+def test_a_server_that_deletes_by_itself_is_warned_of(capability: str, said: str) -> None:
+    server = SimulatedPop3()
+    server.capabilities = (capability,)
+    (warning,) = warnings(by_pop3(server))
+    assert said in warning
+
+
+def test_a_server_that_never_expires_mail_is_not_warned_of() -> None:
+    server = SimulatedPop3()
+    server.capabilities = ("EXPIRE NEVER", "EXPIRE")
+    assert warnings(by_pop3(server)) == []
+
+
+@pytest.mark.parametrize("host", ["pop.gmail.com", "POP.GMAIL.COM.", "pop.googlemail.com"])
+def test_gmail_is_warned_of_by_its_name_alone(host: str) -> None:
+    (warning,) = warnings(forewarnings("account bob", host, "bob", deletes=False))
+    assert "may archive or delete what was read" in warning
+    assert "recent:" in warning
+    (recent,) = warnings(forewarnings("account bob", host, "recent:bob", deletes=False))
+    assert "the last 30 days only" in recent
+    assert len(forewarnings("account bob", host, "bob", deletes=True)) == 2
+    assert forewarnings("account bob", "pop.notgmail.com", "bob", deletes=True) == []
+
+
+def test_what_is_known_of_an_account_is_said_though_its_server_cannot_be_reached(
+    storage: MemoryStorage, secrets: Secrets, tmp_path: Path
+) -> None:
+    def refuse(host: str, port: int) -> int:
+        raise ConnectionFailed("no address", subject=host)
+
+    known = forewarnings("account bob", "pop.gmail.com", "bob", deletes=False)
+    address = Address("pop.gmail.com", 995, "implicit", Trust(), "pop3")
+    patient = Patient(
+        config_path=None, secret_files=(), state_dir=tmp_path, repository_url=str(tmp_path), repository_folder=None,
+        probe_bucket=None, open_repository=lambda: Repository(storage, secrets),
+        accounts={"bob": Account(address, partial(check_pop3, SimulatedPop3), known)},
+    )  # fmt: skip
+    of_bob = [each for each in doctor(patient, now=lambda: NOW, look_up=refuse) if each.subject == "account bob"]
+    assert [each.level for each in of_bob] == ["warning", "problem"]

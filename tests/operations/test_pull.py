@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from backupd.errors import ConnectionFailed, Interrupted, LoginRefused
+from backupd.errors import ConnectionFailed, Interrupted, LoginRefused, StorageFull
 from backupd.operations import pull as pull_module
 from backupd.operations.backup import BackupReport, pull
 from backupd.operations.state import State
@@ -414,6 +414,48 @@ def test_no_dele_is_ever_sent_without_delete_after(take: Pull, server: Simulated
     take()
 
     assert server.count("DELE") == 0
+
+
+@pytest.mark.parametrize("host", ["pop.example.com", "pop.gmail.com"])
+def test_what_was_read_is_in_a_snapshot_before_the_session_ends(
+    take: Pull, server: SimulatedPop3, repository: Repository, host: str
+) -> None:
+    """Some servers remove, when a session ends, what was read in it, or never show it again."""
+    server.host = host
+    server.put(*mails(3))
+    kept: list[list[bytes]] = []
+
+    def removes() -> None:
+        kept.append(bodies(repository))
+        server.mail = mails_of_the_next_session.pop() if mails_of_the_next_session else []
+
+    mails_of_the_next_session = [[(b"%d" % n, raw) for n, raw in enumerate(mails(2, first=3))]]
+    server.on_quit = removes
+
+    report = take()
+
+    gmail = host == "pop.gmail.com"
+    assert kept == ([sorted(mails(3)), sorted(mails(5)), sorted(mails(5))] if gmail else [sorted(mails(3))])
+    assert report.complete
+    assert report.new == (5 if gmail else 3)
+    assert [snapshot.checkpoint for snapshot in map(repository.snapshot, repository.refs("bob"))] == [False]
+    assert gone(repository) == []
+
+
+def test_a_session_whose_mail_cannot_be_stored_does_not_end_as_it_should(
+    take: Pull, server: SimulatedPop3, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StorageFull("the disk is full")
+
+    server.put(*mails(3))
+    monkeypatch.setattr(repository, "put_snapshot", full)
+
+    with pytest.raises(StorageFull):
+        take()
+
+    assert server.commands[-1] == "(closed)"
+    assert server.count("QUIT") == 0
 
 
 def test_a_connection_that_breaks_at_quit_has_lost_nothing(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from backupd.errors import BackupdError, ConnectionFailed, ConnectionLost, ServerRefused
+from backupd.errors import BackupdError, ConnectionFailed, ConnectionLost, LoginRefused, ProtocolError, ServerRefused
+from backupd.sources.pop3 import session as session_module
 from backupd.sources.pop3.base import Listed, Refused, Retrieved
 from backupd.sources.pop3.session import Session
 from backupd.sources.pop3.source import Pop3Source
+from backupd.wire.pop3_connection import Pop3Connection
 from backupd.wire.pop3_settings import Pop3Settings
 from tests.support.mail import message
 from tests.support.scripted_pop3 import PASSWORD, USER, Scripted, ScriptedPop3
@@ -108,6 +111,50 @@ def test_a_number_that_cannot_be_is_left_out() -> None:
         assert opened(server).listing() == [Listed(1, b"uid-1", 20)]
 
 
+# What has no end
+
+
+ENDLESS = b"+OK\r\n" + b"1 7\r\n" * 2_000_000
+"""Ten million octets without a dot; the limits are set lower here than they are."""
+
+
+@pytest.mark.parametrize("command", [b"CAPA", b"LIST", b"UIDL", b"RETR 1"])
+def test_an_answer_without_an_end_costs_neither_memory_nor_disk(
+    command: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    few = 5 << 20  # more than is held in memory, so that it is on the disk when it is given up
+    monkeypatch.setattr(Pop3Connection.text_lines, "__defaults__", (few,))
+    monkeypatch.setattr(session_module, "MOST_OCTETS", few)
+
+    def read(server: ScriptedPop3) -> None:
+        session = opened(server, spool_folder=tmp_path)
+        list(session.retrieve(session.listing()))
+
+    with (
+        ScriptedPop3(scripted(on={command: [ENDLESS]})) as server,
+        pytest.raises(ProtocolError, match="without an end"),
+    ):
+        read(server)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_listing_of_too_many_messages_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "MOST_MESSAGES", 4)
+    with ScriptedPop3(scripted()) as server, pytest.raises(ProtocolError, match="more than 4 messages"):
+        opened(server).listing()
+
+
+def test_a_listing_that_is_long_is_read_line_by_line() -> None:
+    many = 400_000  # more than is held in memory
+    on: dict[bytes, list[bytes | None]] = {
+        b"LIST": [b"+OK\r\n" + b"".join(b"%d 100\r\n" % n for n in range(1, many + 1)) + b".\r\n"],
+        b"UIDL": [b"+OK\r\n" + b"".join(b"%d u%d\r\n" % (n, n) for n in range(1, many + 1)) + b".\r\n"],
+    }
+    with ScriptedPop3(scripted(on=on)) as server:
+        listing = opened(server).listing()
+    assert listing == [Listed(n, b"u%d" % n, 100) for n in range(1, many + 1)]
+
+
 # What is said at login
 
 
@@ -116,6 +163,26 @@ def test_a_lock_passes_whatever_it_is_called(text: bytes) -> None:
     script = scripted(on={b"PASS": [b"-ERR " + text + b"\r\n"]})  # the first is in RFC 1939, 7
     with ScriptedPop3(script) as server, pytest.raises(ConnectionFailed):
         opened(server, authentication="user")
+
+
+def test_what_will_not_pass_is_not_tried_again_and_blames_no_password() -> None:
+    on: dict[bytes, list[bytes | None]] = {b"PASS": [b"-ERR [SYS/PERM] the mailbox is broken\r\n"]}
+    with ScriptedPop3(scripted(on=on)) as server, pytest.raises(LoginRefused) as caught:
+        opened(server, authentication="user")
+    assert "administrator" in caught.value.remedy
+    with ScriptedPop3(scripted(greeting=b"-ERR [SYS/PERM] no such service")) as server, pytest.raises(ServerRefused):
+        opened(server)
+
+
+def test_a_server_that_offers_what_it_does_not_have_is_asked_otherwise_unless_somebody_insists() -> None:
+    refusal: dict[bytes, list[bytes | None]] = {b"AUTH": [b"-ERR unknown command\r\n"]}
+    with ScriptedPop3(scripted(on=refusal)) as server:
+        assert len(opened(server).listing()) == len(MAILS)
+        assert server.count(b"PASS") == 1
+        refusal[b"AUTH"].append(b"-ERR unknown command\r\n")
+        with pytest.raises(LoginRefused):
+            opened(server, authentication="plain")
+        assert server.count(b"PASS") == 1
 
 
 BLOB = base64.b64encode(f"\0{USER}\0{PASSWORD}".encode())

@@ -86,16 +86,24 @@ class Place:
         """Names of the repository's objects that begin so."""
         return [info.name for info in self.objects.list(prefix)]
 
-    def configure(self, accounts: dict[str, dict[str, object]], *, passphrase: str = PASSPHRASE) -> None:
-        """Write the configuration. accounts: the imap section of each."""
+    def configure(
+        self,
+        accounts: dict[str, dict[str, object]],
+        *,
+        passphrase: str = PASSPHRASE,
+        kind: str = "imap",
+        copies: Sequence[Path] = (),
+    ) -> None:
+        """Write the configuration. accounts: the section of each that names its server. kind: imap or pop3."""
         secret = self.folder / "passphrase"
         secret.write_text(f"{passphrase}\n")
         secret.chmod(0o600)
-        self.secrets |= {str(imap["password"]) for imap in accounts.values()} | {passphrase}
+        self.secrets |= {str(section["password"]) for section in accounts.values()} | {passphrase}
         document = {
             "state_dir": str(self.state),
             "repository": {"url": str(self.repository), "passphrase": {"file": str(secret)}},
-            "accounts": {name: {"imap": imap} for name, imap in accounts.items()},
+            "copies": [{"url": str(copy)} for copy in copies],
+            "accounts": {name: {kind: section} for name, section in accounts.items()},
         }
         self.config.touch(mode=0o600)
         self.config.write_bytes(msgspec.json.encode(document))  # JSON is YAML

@@ -8,9 +8,14 @@ from collections.abc import Iterable
 FROM_LINE = b"From alice@example.com Wed Jul 17 09:44:25 1996\n"
 
 
+def quoted(raw: bytes) -> bytes:
+    """As mboxrd does it: reversibly."""
+    return re.sub(rb"(?m)^(>*From )", rb">\1", raw)
+
+
 def mboxrd(messages: Iterable[bytes], from_line: bytes = FROM_LINE) -> bytes:
     """Quoted reversibly; messages have LF, and end with one."""
-    return b"".join(from_line + re.sub(rb"(?m)^(>*From )", rb">\1", each) + b"\n" for each in messages)
+    return b"".join(from_line + quoted(each) + b"\n" for each in messages)
 
 
 def mboxo(messages: Iterable[bytes]) -> bytes:

@@ -36,7 +36,8 @@ class Scripted:
     """What the server has and does.
 
     mail: (UIDL, message) in order. sizes: what LIST says instead of the truth. on: an answer of the test's choice to a
-    command, in place of the server's own; None in it closes the connection. pieces: octets sent at once.
+    command, in place of the server's own; None in it closes the connection. pieces: octets sent at once. forgets: QUIT
+    removes what was read, as with EXPIRE 0.
     """
 
     mail: list[tuple[bytes, bytes]] = field(default_factory=list)
@@ -51,6 +52,7 @@ class Scripted:
     before: Callable[[bytes], None] = lambda _line: None
     pieces: int = 1 << 30
     deletes: bool = True
+    forgets: bool = False
 
 
 class ScriptedPop3:
@@ -234,6 +236,8 @@ class _Session:
         number = int(rest)
         if not 0 < number <= len(self._mail):
             return self._line(b"-ERR no such message")
+        if self._script.forgets:
+            self._marked.add(number)
         return self._text(b"+OK", self._mail[number - 1][1])
 
     def on_dele(self, rest: bytes) -> bool:

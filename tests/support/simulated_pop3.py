@@ -33,6 +33,8 @@ class SimulatedPop3:
         self.wrong_size: Callable[[bytes], int] = len
         self.on_message: Callable[[bytes], None] = lambda _uidl: None
         self.host = "pop.example.com"
+        self.capabilities: tuple[str, ...] = ("TOP", "UIDL")
+        self.on_quit: Callable[[], None] = lambda: None
         self._number = 0
 
     def put(self, *messages: bytes) -> list[bytes]:
@@ -74,7 +76,7 @@ class Session:
 
     @property
     def identity(self) -> Identity:
-        return Identity("pop3", self._account.host, 995, "simulated", ("TOP", "UIDL"))
+        return Identity("pop3", self._account.host, 995, "simulated", self._account.capabilities)
 
     def listing(self) -> list[Listed]:
         self._account.commands += ["UIDL", "LIST"]
@@ -109,6 +111,7 @@ class Session:
 
     def quit(self) -> None:
         self._account.commands.append("QUIT")
+        self._account.on_quit()
         self._ended = True
         if self._account.lose_quit:
             raise ConnectionLost("the connection broke", subject=self._account.address)

@@ -15,6 +15,7 @@ def check_command(*, without_secrets: bool = False, context: Here) -> int:
         Check the file alone, and fetch no secret.
     """
     from backupd.config import check_secrets
+    from backupd.operations.doctor_pop3 import forewarnings
 
     names = list(context.config.accounts)
     if not without_secrets:
@@ -24,6 +25,11 @@ def check_command(*, without_secrets: bool = False, context: Here) -> int:
 
             check(context.config)
     warnings = context.config.warnings()
+    for name, account in context.config.accounts.items():
+        if pop3 := account.pop3:
+            deletes = pop3.delete_after is not None
+            known = forewarnings(f"account {name}", pop3.host, pop3.username, deletes=deletes)
+            warnings += [f"{each.subject}: {each.what} ({each.remedy})" for each in known]
     if context.json:
         output.document({"valid": True, "accounts": names, "warnings": warnings})
     said = output.count(len(names), "account")

@@ -51,7 +51,7 @@ def command(
 
     context.not_at_a_copy("import")
     context.config.account(account)
-    found = detect.by_name(format) if format else detect.detect(path)
+    found = detect.chosen(path, format)
     store = found.open(path, exact=exact)
     if dry_run:
         with context.repository() as repository:

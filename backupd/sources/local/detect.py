@@ -7,6 +7,7 @@ folder of Got-Your-Back full of `.eml` files. Each is a module of its own, impor
 from __future__ import annotations
 
 import importlib
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -47,12 +48,33 @@ def by_name(name: str) -> Format:
     return cast("Format", getattr(importlib.import_module(f"{__package__}.{module}"), attribute))
 
 
+def chosen(path: Path, name: str | None) -> Format:
+    """The format of this name, or of what is at the path where none is given. Raises UsageError, also where the
+    path is neither file nor folder: who opens a pipe may wait for ever."""
+    format_ = by_name(name) if name else detect(path)
+    try:
+        is_other = not stat.S_ISREG(mode := path.stat().st_mode) and not stat.S_ISDIR(mode)
+    except OSError as error:
+        raise UsageError(
+            f"cannot be read: {error.strerror}", subject=str(path), remedy="check the path, and its permissions"
+        ) from error
+    if is_other:
+        raise UsageError(
+            "a pipe, socket or device, which is not read",
+            subject=str(path),
+            remedy="write what comes from it to a file, and import that",
+        )
+    return format_
+
+
 def detect(path: Path) -> Format:
     """The format of what is at the path. Raises UsageError if there is nothing, or nothing that any format knows."""
     try:
         folder = path.is_dir()
         if not folder and not path.exists():
             raise UsageError("not there", subject=str(path), remedy="check the path")
+        if path.is_file():
+            path.open("rb").close()
         if folder and not any(path.iterdir()):
             raise UsageError("an empty folder", subject=str(path), remedy="name the folder that the mail is in")
     except OSError as error:

@@ -81,6 +81,11 @@ class OpenFile:
     def __del__(self) -> None:
         self.close()
 
+    @property
+    def has_grown(self) -> bool:
+        """Whether there is more in it than when it was opened. Raises OSError."""
+        return os.fstat(self.descriptor).st_size > self.size
+
     def read(self, octets: int, start: int = 0) -> bytes:
         """So many octets from there, fewer at the end of the file."""
         return os.pread(self.descriptor, octets, start)

@@ -30,8 +30,13 @@ class Found(msgspec.Struct, frozen=True):
     noted: Mailbox | None
 
 
-def holds(path: Path, wanted: Callable[[str], bool]) -> bool:
-    """Whether there is a file of such a name in the folder or below; looks at some thousand names at most."""
+def holds(
+    path: Path, wanted: Callable[[str], bool], is_one: Callable[[Folder, str], bool] = lambda folder, name: True
+) -> bool:
+    """Whether there is a file of such a name in the folder or below; looks at some thousand names at most.
+
+    is_one: looks into a file of such a name.
+    """
     left = _ENTRIES_TO_RECOGNISE
     try:
         with Folder.root(path) as root:
@@ -46,7 +51,7 @@ def holds(path: Path, wanted: Callable[[str], bool]) -> bool:
                         if entry.is_dir(follow_symlinks=False):
                             if len(parts) < _DEPTH_TO_RECOGNISE:
                                 waiting.append((*parts, entry.name))
-                        elif wanted(entry.name) and entry.is_file(follow_symlinks=False):
+                        elif wanted(entry.name) and entry.is_file(follow_symlinks=False) and is_one(folder, entry.name):
                             return True
     except OSError:
         return False

@@ -12,6 +12,7 @@ import functools
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
+from itertools import chain
 from pathlib import Path
 
 from backupd.mail.flags import from_maildir_letters, normalise
@@ -21,6 +22,7 @@ from backupd.sources.local.base import LocalMessage, LocalProblem
 from backupd.sources.local.body import Chunks, body_of
 from backupd.sources.local.compression import LONGEST_MAGIC, Unreadable, decompressed
 from backupd.sources.local.files import Folder, OpenFile, moment, oddity, reason, shown
+from backupd.sources.local.getmail import LONGEST, its_fields, its_name
 from backupd.sources.local.maildir_folders import PARTS, Place, is_maildir, looks_like_maildirs, places
 from backupd.sources.local.mbsync import without_its_field
 from backupd.sources.local.scratch import Listing
@@ -217,6 +219,9 @@ class _Reader:
             return body_of(packed, exact=self._exact)
         if note is not None and note.size == file.size:
             return body_of(chunks, exact=True, size=file.size)
+        if not self._exact and its_name(name) and (own := its_fields(file.read(LONGEST))):
+            start, end = own
+            return body_of(lambda: chain(file.chunks(0, start), file.chunks(end)), exact=False)
         chunks, octets = without_its_field(file, name)
         return body_of(chunks, exact=self._exact, size=octets)
 

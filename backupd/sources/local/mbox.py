@@ -27,7 +27,8 @@ from backupd.sources.local.base import LocalMessage, LocalProblem
 from backupd.sources.local.body import body_of
 from backupd.sources.local.files import Folder, OpenFile, Parts, reason, shown
 from backupd.sources.local.folder_tree import Found, folders, holds, listing
-from backupd.sources.local.mbox_reader import NotAnMbox, Piece, Unquote, unquote_o, unquote_rd
+from backupd.sources.local.getmail import its_fields
+from backupd.sources.local.mbox_reader import Growing, NotAnMbox, Piece, Unquote, unquote_o, unquote_rd
 from backupd.sources.local.naming import mailbox
 from backupd.sources.local.scratch import Table
 
@@ -53,6 +54,8 @@ Cleaner = Callable[[bytes], Cleaned]
 
 def clean_status(header: bytes) -> Cleaned:
     """Takes out what mbox programs write. Content-Length goes where there is anything else of theirs."""
+    if own := its_fields(header):
+        header = header[: own[0]] + header[own[1] :]
     if not _MAYBE_OWN.search(header):
         return Cleaned(header)
     said: dict[bytes, bytes] = {}
@@ -119,6 +122,9 @@ def messages_of(
                 internaldate=note.internaldate if note else b"",
                 stored=mbox_reader.date_of(piece.from_line),
             )
+    except Growing as error:
+        what = "the file grew while it was read, so this message may not be whole; import it again"
+        yield LocalProblem(box, f"{place}, octet {error.offset:,}", what)
     except NotAnMbox:
         yield LocalProblem(box, place, 'it has no "From " line at its beginning, so it is no mbox file')
     except OSError as error:
@@ -141,6 +147,24 @@ def is_mbox(path: Path) -> bool:
     return mbox_reader.begins(start) or (not start and path.suffix.lower() in SUFFIXES)
 
 
+def _may_be_one(name: str) -> bool:
+    return not name.startswith(".") and not name.endswith((*_BESIDE, ".partial", ".lock"))
+
+
+def _is_one(folder: Folder, name: str) -> bool:
+    """Whether it is an mbox file by its name, or by its beginning: mutt, Alpine and getmail name them as they like.
+    Raises OSError."""
+    with folder.open(name) as file:
+        return name.lower().endswith(SUFFIXES) or mbox_reader.begins(file.read(5))
+
+
+def _looks_like_one(folder: Folder, name: str) -> bool:
+    try:
+        return _is_one(folder, name)
+    except OSError:
+        return False
+
+
 class MboxFormat:
     """An mbox file, or a folder of them."""
 
@@ -149,7 +173,7 @@ class MboxFormat:
 
     def recognises(self, path: Path) -> bool:
         """Whether it is such a file, or there is one in it or below."""
-        return is_mbox(path) if path.is_file() else holds(path, lambda name: name.lower().endswith(SUFFIXES))
+        return is_mbox(path) if path.is_file() else holds(path, _may_be_one, _looks_like_one)
 
     def open(self, path: Path, *, exact: bool) -> MboxStore:
         """The store at this path."""
@@ -166,14 +190,11 @@ class MboxStore:
         self._root = path.parent if self._one else path
         self._exact, self._unquote = exact, unquote
 
-    def _wanted(self, name: str) -> bool:
-        return not name.startswith(".") and not name.endswith((*_BESIDE, ".partial", ".lock"))
-
     @functools.cached_property
     def _found(self) -> tuple[list[Found], list[LocalProblem]]:
         if self._one is not None:
             return [Found((), 1, self._root.joinpath(self._one).stat().st_size, None)], []
-        return folders(self._root, self._wanted, any_folder=True)
+        return folders(self._root, _may_be_one, any_folder=True)
 
     @property
     def octets(self) -> int:
@@ -182,14 +203,15 @@ class MboxStore:
 
     def mailboxes(self) -> list[Mailbox]:
         """One for each file."""
-        return [box for _, _, box in self._files() if box]
+        return [box for _, _, box in self._files() if isinstance(box, Mailbox)]
 
     def messages(self) -> Iterator[LocalMessage | LocalProblem]:
         """All messages, file by file."""
         yield from self._found[1]
         for parts, name, box in self._files():
             place = shown("/".join([str(self._root), *parts, name]))
-            if box is None:
+            if isinstance(box, OSError):
+                yield LocalProblem(None, place, reason(box))
                 continue
             try:
                 with Folder.root(self._root) as root, root.descend(parts) as folder:
@@ -210,18 +232,21 @@ class MboxStore:
                 clean=clean_nothing if self._exact else clean_status,
             )  # fmt: skip
 
-    def _files(self) -> Iterator[tuple[Parts, str, Mailbox | None]]:
-        """(folders, file, its mailbox); None for a file that is no mbox."""
+    def _files(self) -> Iterator[tuple[Parts, str, Mailbox | OSError]]:
+        """(folders, file, its mailbox) of what begins as mbox files do or is named so; or why one cannot be read."""
         for found in self._found[0]:
             try:
                 with Folder.root(self._root) as root, root.descend(found.parts) as folder:
                     if self._one is not None:
                         yield found.parts, self._one, self._mailbox(folder, (), self._one)
                         continue
-                    with closing(listing(folder, self._wanted, [])) as names:
+                    with closing(listing(folder, _may_be_one, [])) as names:
                         for _, name in names:
-                            is_one = is_mbox(Path(folder.path, name))
-                            yield found.parts, name, self._mailbox(folder, found.parts, name) if is_one else None
+                            try:
+                                if _is_one(folder, name):
+                                    yield found.parts, name, self._mailbox(folder, found.parts, name)
+                            except OSError as error:
+                                yield found.parts, name, error
             except OSError:
                 continue  # `messages` tells of it when it opens the file, and `folders` of the folder
 

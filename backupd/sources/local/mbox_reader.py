@@ -52,6 +52,14 @@ class NotAnMbox(Exception):
     """The file does not begin with a "From " line."""
 
 
+class Growing(Exception):
+    """The file has grown since it was opened, so its last message, at this octet, may have been cut."""
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(offset)
+        self.offset = offset
+
+
 class Piece(NamedTuple):
     """One message of an mbox file.
 
@@ -98,7 +106,7 @@ def _is_from(line: bytes) -> bool:
 
 
 def read(file: OpenFile, *, unquote: Unquote = unquote_rd) -> Iterator[Piece]:
-    """The messages of a file, in order. Raises NotAnMbox, OSError."""
+    """The messages of a file, in order. Raises NotAnMbox, Growing in the place of the last message, OSError."""
     return _Reader(file, unquote).pieces()
 
 
@@ -122,6 +130,8 @@ class _Reader:
             end = abs(end)
             if line.startswith(_OURS_WITHOUT_NEWLINE):
                 end = max(content, end - 1)
+            if start_of_next is None and self._file.has_grown:
+                raise Growing(start)
             yield self._piece(start, line.rstrip(b"\r\n"), content, end, header[: end - content], framed=framed)
             start = start_of_next
 

@@ -3,9 +3,10 @@
 readpst makes messages anew from what Outlook kept, into a private temporary folder with a file for each, and these are
 read. Mail that was deleted from Deleted Items, and what is not mail, is left out.
 
-readpst writes two things that change from run to run or with time: boundaries of multipart messages are numbers drawn
-at random, and a read message gets a field "Status: RO". The numbers become 1, 2, 3 ... and the field becomes \\Seen, so
-that importing the same file again brings nothing twice.
+readpst writes things that change from run to run or with time: boundaries of multipart messages, and the names of the
+invitations it makes, have numbers drawn at random; an invitation has the time of the run; and a read message gets a
+field "Status: RO". The numbers become 1, 2, 3 ..., the time 1970, and the field becomes \\Seen, so that importing the
+same file again brings nothing twice.
 """
 
 from __future__ import annotations
@@ -38,7 +39,13 @@ _MAGIC = b"!BDN"
 _TOPS = {"IPM_SUBTREE", "Top of Personal Folders", "Top of Outlook data file", "Top of Information Store"}
 _LONGEST_HEADER = 1 << 20
 _STATUS = re.compile(rb"^Status: RO\r?\n", re.MULTILINE)
-_BOUNDARY = re.compile(rb'(\tboundary=")?((?:alt-)?--boundary-LibPST-iamunique-)(\d{1,12})(?=_-_-)')
+_CHANGES = re.compile(
+    rb'(?P<declared>\tboundary="|^Content-Type: text/calendar; charset="[^"\n]{1,40}"; name=")?'
+    rb'(?P<words>(?:alt-)?--boundary-LibPST-iamunique-|(?:(?<=name=")i))(?P<number>\d{1,12})(?=_-_-|\.ics")'
+    rb"|^(?P<begin>PRODID:LibPST )|^(?P<end>END:VCALENDAR)|^DTSTAMP:(?P<time>\d{8}T\d{6}Z)",
+    re.MULTILINE,
+)
+_NO_TIME = b"19700101T000000Z"
 _LONGEST_LINE = 1 << 20
 _LONGEST_BOUNDARY = 80
 _MOST_COMPLAINTS = 2000
@@ -166,17 +173,25 @@ def _status(file: OpenFile) -> tuple[int, int]:
 
 
 def steady(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """A message of readpst with the numbers in its boundaries replaced by 1, 2, 3 ... in their order.
+    """A message of readpst with its numbers replaced by 1, 2, 3 ... in their order, and no time of the run.
 
-    Only numbers that a Content-Type declares are: what a text quotes stays.
+    Only numbers that a Content-Type declares are, and only times in a calendar of readpst's: what a text quotes stays.
     """
     numbers: dict[bytes, int] = {}
+    in_its_calendar = False
 
-    def named(boundary: re.Match[bytes]) -> bytes:
-        declared, words, number = boundary.groups()
+    def named(found: re.Match[bytes]) -> bytes:
+        nonlocal in_its_calendar
+        number = found["number"]
+        if number is None:
+            if found["time"] is not None:
+                return b"DTSTAMP:" + _NO_TIME if in_its_calendar else found[0]
+            in_its_calendar = found["begin"] is not None
+            return found[0]
+        declared = found["declared"] or b""
         if declared:
             numbers.setdefault(number, len(numbers) + 1)
-        return boundary[0] if number not in numbers else b"%s%s%d" % (declared or b"", words, numbers[number])
+        return found[0] if number not in numbers else b"%s%s%d" % (declared, found["words"], numbers[number])
 
     held = b""
     for chunk in chunks:
@@ -185,10 +200,10 @@ def steady(chunks: Iterable[bytes]) -> Iterator[bytes]:
         if not end and len(held) > _LONGEST_LINE:
             end = len(held) - _LONGEST_BOUNDARY
         if end:
-            yield _BOUNDARY.sub(named, held[:end])
+            yield _CHANGES.sub(named, held[:end])
             held = held[end:]
     if held:
-        yield _BOUNDARY.sub(named, held)
+        yield _CHANGES.sub(named, held)
 
 
 FORMAT = PstFormat()

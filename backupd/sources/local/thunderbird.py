@@ -23,6 +23,7 @@ from backupd.sources.local.folder_tree import folders
 from backupd.sources.local.mbox import Cleaned, is_mbox, messages_of
 from backupd.sources.local.naming import mailbox
 
+_INDEX = ".msf"
 _BELOW = ".sbd"
 _ACCOUNTS = ("Mail", "ImapMail")
 _NO_MAILBOX = re.compile(
@@ -87,7 +88,7 @@ class ThunderbirdFormat:
         except OSError:
             return False
         return any(
-            name.endswith((".msf", _BELOW)) and name.rpartition(".")[0] in names and is_mbox(path / name[:-4])
+            name.endswith((_INDEX, _BELOW)) and name.rpartition(".")[0] in names and is_mbox(path / name[:-4])
             for name in names
         )
 
@@ -127,7 +128,9 @@ class ThunderbirdStore:
                     if not _may_be_mailbox(entry.name) or not entry.is_file(follow_symlinks=False):
                         continue
                     size = entry.stat(follow_symlinks=False).st_size
-                    if is_mbox(Path(folder.path, entry.name)) or not size:
+                    path = Path(folder.path, entry.name)
+                    # What has an index and cannot be read, or does not begin as it should, is told of by `messages`.
+                    if not size or is_mbox(path) or path.with_name(f"{path.name}{_INDEX}").is_file():
                         files.append(_File(parts, entry.name, size, account))
         except OSError:
             return files  # `folders` has told of it

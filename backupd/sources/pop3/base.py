@@ -4,11 +4,14 @@ and one client at a time has the mailbox.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 from backupd.model import Body
 from backupd.sources.base import Identity
+
+_GMAIL = re.compile(r"(?:\A|\.)(?:gmail|googlemail)\.com\.?\Z", re.IGNORECASE)
 
 
 class Listed(NamedTuple):
@@ -24,6 +27,11 @@ def server_id(listed: Listed) -> bytes:
     """What the server calls a message, as rows of mailboxes keep it: UIDL and size. One of both that changed means that
     it may be another message: servers give the UIDLs of deleted messages to new ones."""
     return b"UIDL:%b %d" % (listed.uidl, listed.size)
+
+
+def hides(host: str) -> bool:
+    """Whether the server of this name lists a part of the mailbox only, and each message in one session: Gmail."""
+    return bool(_GMAIL.search(host))
 
 
 class Header(NamedTuple):

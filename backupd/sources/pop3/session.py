@@ -6,17 +6,19 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from backupd.errors import Throttled
+from backupd.errors import ProtocolError, Throttled
 from backupd.sources.base import Identity
 from backupd.sources.pop3.base import Header, Listed, Refused, Retrieved
 from backupd.wire.pop3_connection import Pop3Connection, may_pass, names_of
-from backupd.wire.pop3_stream import Reply
+from backupd.wire.pop3_stream import MOST_OCTETS, Reply
 from backupd.wire.spool import SpooledBody
 
 WINDOW = 64
 """Commands under way: their octets fit the socket's buffer, whatever the server does meanwhile."""
 WINDOW_OCTETS = 8 << 20
 """Octets of messages asked for ahead."""
+MOST_MESSAGES = 5_000_000
+"""A listing of more is no listing, and would take all memory."""
 LONGEST_UIDL = 4096
 """RFC 1939, 7 allows 70; more is taken as it is, and what is endless as none."""
 
@@ -63,6 +65,8 @@ class Session:
             if number:
                 size = rest.split()[0] if rest.split() else b""
                 sizes[number] = int(size) if size.isdigit() and len(size) < 16 else -1
+                if len(sizes) > MOST_MESSAGES:
+                    raise connection.stream.broken(ProtocolError(f"it lists more than {MOST_MESSAGES:,} messages"))
         if not sizes:
             return []
         names = {}
@@ -104,7 +108,7 @@ class Session:
         if not reply.ok:
             self._stop_if_throttled(reply)
             return Refused(listed.number, f"the server does not give it: {reply.text or 'no reason is given'}")
-        body = self._connection.text()
+        body = self._connection.text(max(MOST_OCTETS, 2 * listed.size))
         size = body.size if isinstance(body, SpooledBody) else len(body)
         if not size and listed.size:  # Exchange does so, now and then
             lists = f"{listed.size:,}" if listed.size > 0 else "an unknown number of"

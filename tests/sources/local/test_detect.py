@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from backupd.errors import UsageError
-from backupd.sources.local.detect import by_name, detect, names
+from backupd.sources.local.detect import by_name, chosen, detect, names
 from tests.support.local_mail import maildir, put
 
 EML = b"Subject: x\r\n\r\ny\r\n"
@@ -49,3 +50,15 @@ def test_what_no_format_knows_is_refused_with_what_was_looked_for(tmp_path: Path
     put(tmp_path / "photo.jpg", b"\xff\xd8")
     with pytest.raises(UsageError, match=r"looked for .*maildir.*--format"):
         detect(tmp_path)
+
+
+@pytest.mark.parametrize("name", [*names(), ""])
+def test_what_is_no_file_is_refused_and_never_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="no mail of a kind" if not name else "a pipe, socket or device"):
+        chosen(tmp_path / "pipe", name)
+
+
+def test_a_format_that_was_named_is_refused_where_nothing_is(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No such file"):
+        chosen(tmp_path / "missing", "mbox")

@@ -202,6 +202,33 @@ def test_the_field_of_mbsync_is_taken_out_and_no_other(tmp_path: Path) -> None:
     assert fourth == first.replace(b"\n", b"\r\n")
 
 
+GETMAIL = (
+    b"Return-Path: <a@example.com>\nDelivered-To: unknown\n"
+    b"Received: from pop.example.com (192.0.2.7:995) by localhost with POP3-SSL getmail6\n"
+    b"  msgid:000000016b0b3547; 28 Nov 2026 20:10:57 -0000\n"
+)
+"""What getmail6 puts on top of a message, by its defaults."""
+
+
+def test_the_fields_of_getmail_are_taken_out_and_no_others(tmp_path: Path) -> None:
+    mine = GETMAIL + b"Subject: x\n\n" + GETMAIL
+    name = "1795896657.M872098P22793Q{}Rdfeb24c1b7bdef0b.localhost"
+    maildir(tmp_path, [name.format(0)], content=mine)
+    maildir(tmp_path, ["1795896657.M2P3.delivered:2,S"], content=mine)  # by a delivery agent, which a server serves so
+    maildir(tmp_path, [name.format(1)], content=b"Delivered-To: me\nSubject: of getmail\n\n" + GETMAIL)
+    large = IN_MEMORY // 8 * b"1234567\n"
+    maildir(tmp_path, [name.format(2)], content=GETMAIL + b"\n" + large)
+
+    found = sorted(bodies(store(tmp_path)), key=len)
+
+    path, own = b"Return-Path: <a@example.com>\r\n", GETMAIL.replace(b"\n", b"\r\n")
+    assert found[0] == b"Delivered-To: me\r\nSubject: of getmail\r\n\r\n" + own
+    assert found[1] == path + b"Subject: x\r\n\r\n" + own
+    assert found[2] == own + b"Subject: x\r\n\r\n" + own
+    assert found[3] == path + b"\r\n" + large.replace(b"\n", b"\r\n")
+    assert sorted(bodies(store(tmp_path, exact=True)), key=len)[1] == mine
+
+
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
     "bzip2": bz2.compress,

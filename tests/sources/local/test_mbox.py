@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from backupd.model import Body
 from backupd.sources.local import mbox, mbox_reader
 from backupd.sources.local.base import LocalMessage, LocalProblem
 from backupd.sources.local.body import LargeBody
+from backupd.sources.local.detect import detect
+from backupd.sources.local.files import Folder, OpenFile
 from tests.support.mbox_writers import FROM_LINE, mboxcl2, mboxo, mboxrd
 
 
@@ -151,6 +154,15 @@ def test_each_file_is_a_mailbox_and_folders_are_levels(tmp_path: Path) -> None:
     assert boxes["Sent"].special_use == (b"\\Sent",)
 
 
+def test_a_folder_of_files_without_a_suffix_is_recognised(tmp_path: Path) -> None:
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "notes").write_text("no mail")
+    assert not mbox.FORMAT.recognises(tmp_path)
+    (tmp_path / "lists" / "saved-messages").write_bytes(mboxrd([b"Subject: x\n\nHi\n"]))
+    assert detect(tmp_path) is mbox.FORMAT
+    assert bodies(tmp_path) == [b"Subject: x\n\nHi\n"]
+
+
 def test_a_file_that_is_no_mbox_is_told(tmp_path: Path) -> None:
     (tmp_path / "Inbox").write_bytes(b"Subject: x\n\nno From line\n")
 
@@ -158,6 +170,49 @@ def test_a_file_that_is_no_mbox_is_told(tmp_path: Path) -> None:
 
     assert isinstance(found, LocalProblem)
     assert "no mbox" in found.what
+
+
+def test_what_is_named_like_one_or_cannot_be_read_is_told_and_the_others_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "damaged.mbox").write_bytes(b"\0" * 9000)
+    (tmp_path / "good.mbox").write_bytes(mboxrd([b"Subject: x\n\nHi\n"]))
+    (tmp_path / "notes.txt").write_text("no mail")
+    (tmp_path / "closed").write_bytes(mboxrd([b"Subject: y\n\nHi\n"]))
+    opened = Folder.open
+
+    def refuse(folder: Folder, name: str) -> OpenFile:
+        if name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(folder, name)
+
+    monkeypatch.setattr(Folder, "open", refuse)
+    store = mbox.FORMAT.open(tmp_path, exact=True)
+
+    found = list(store.messages())
+
+    told = {each.place: each.what for each in found if isinstance(each, LocalProblem)}
+    assert told[f"{tmp_path}/closed"] == "Permission denied"
+    assert "no mbox file" in told[f"{tmp_path}/damaged.mbox"]
+    assert [whole(each.body) for each in found if isinstance(each, LocalMessage)] == [b"Subject: x\n\nHi\n"]
+    assert sorted(box.name for box in store.mailboxes()) == ["damaged", "good"]
+
+
+@pytest.mark.parametrize("size", [10, 5 << 20])
+def test_the_last_message_of_a_file_that_grows_waits_for_the_next_import(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "mbox"
+    path.write_bytes(mboxrd([b"Subject: x\n\nHi\n", b"Subject: y\n\n" + b"1234567\n" * (size // 8)]))
+    coming = mbox.FORMAT.open(path, exact=True).messages()
+
+    first = next(coming)
+    with path.open("ab") as file:
+        file.write(b"and more\n")
+    (last,) = coming
+
+    assert isinstance(first, LocalMessage)
+    assert isinstance(last, LocalProblem)
+    assert "grew while it was read" in last.what
+    assert len(read(path)) == 2
 
 
 def test_links_that_lead_away_are_not_followed(tmp_path: Path) -> None:
@@ -183,3 +238,11 @@ def test_links_that_lead_away_are_not_followed(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_dates_of_from_lines(line: bytes, expected: datetime | None) -> None:
     assert mbox_reader.date_of(line) == expected
+
+
+def test_the_fields_of_getmail_are_taken_out(tmp_path: Path) -> None:
+    own = b"Delivered-To: bob@example.com\nReceived: from pop (192.0.2.7) by here with POP3 getmail6; 28 Nov 2026\n"
+    path = tmp_path / "mbox"
+    path.write_bytes(mboxrd([b"Return-Path: <a>\n" + own + b"Subject: x\n\nHi\n"]))
+
+    assert bodies(path, exact=False) == [b"Return-Path: <a>\r\nSubject: x\r\n\r\nHi\r\n"]

@@ -129,6 +129,44 @@ def test_a_file_that_is_read_twice_gives_the_same_octets(readpst: Path, outlook:
     assert first == second == PARTS.replace("NUMBER", "1").replace("OTHER", "2").encode()
 
 
+CALENDAR = """BEGIN:VCALENDAR
+VERSION:2.0
+PRODID:LibPST v0.6.76
+DTSTAMP:MOMENT
+DTSTART;VALUE=DATE-TIME:20210824T170000Z
+END:VCALENDAR
+"""
+INVITATION = f"""From: a@b
+Content-Type: multipart/mixed;
+\tboundary="--boundary-LibPST-iamunique-NUMBER_-_-"
+
+----boundary-LibPST-iamunique-NUMBER_-_-
+Content-Type: text/calendar; method="REQUEST"; charset="utf-8"
+
+{CALENDAR}
+----boundary-LibPST-iamunique-NUMBER_-_-
+Content-Type: text/calendar; charset="utf-8"; name="iOTHER.ics"
+Content-Disposition: attachment; filename="iOTHER.ics"
+
+{CALENDAR}
+----boundary-LibPST-iamunique-NUMBER_-_-
+Content-Type: text/plain; name="i77.ics"
+
+filename="i77.ics"
+DTSTAMP:20211231T235959Z
+----boundary-LibPST-iamunique-NUMBER_-_---
+"""
+
+
+def test_an_invitation_that_readpst_made_is_the_same_in_every_run(readpst: Path, outlook: Path) -> None:
+    found = []
+    for time in ("20261128T201923Z", "20271128T201924Z"):
+        holds(readpst, {"P/Inbox/1.eml": INVITATION.replace("MOMENT", time)})
+        found += bodies(pst.FORMAT.open(outlook, exact=True))
+    expected = INVITATION.replace("NUMBER", "1").replace("OTHER", "2")
+    assert found == [expected.replace("DTSTAMP:MOMENT", "DTSTAMP:19700101T000000Z").encode()] * 2
+
+
 def test_boundaries_are_replaced_wherever_the_message_is_cut() -> None:
     raw = PARTS.replace("NUMBER", "123456").replace("OTHER", "98").encode() + b"x" * 1_500_000
     expected = PARTS.replace("NUMBER", "1").replace("OTHER", "2").encode() + b"x" * 1_500_000

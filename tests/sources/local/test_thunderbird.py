@@ -129,3 +129,14 @@ def test_nasty_mail_comes_through(tmp_path: Path) -> None:
 
     assert by_box(read(tmp_path)) == {"INBOX": sent}
     assert len(sent) > 5
+
+
+def test_a_mailbox_that_a_crash_has_left_damaged_is_told(profile: Path) -> None:
+    inbox = profile / "Mail" / "pop.example.com" / "Inbox"
+    inbox.write_bytes(b"\0" * 5000 + inbox.read_bytes())
+
+    found = list(thunderbird.FORMAT.open(profile, exact=False).messages())
+
+    (problem,) = (each for each in found if isinstance(each, LocalProblem))
+    assert problem.place == str(inbox)
+    assert len(found) == 4
