@@ -15,7 +15,7 @@ from backupd.daemon.board import Board, Live
 from backupd.daemon.budget import Limits
 from backupd.daemon.desk import Desk, Place
 from backupd.daemon.maintenance import Maintenance
-from backupd.daemon.pulse import Pulse
+from backupd.daemon.pulse import JOB_SECONDS, Pulse
 from backupd.daemon.runs import Runs
 from backupd.daemon.schedules import Due, Schedules
 from backupd.daemon.tasks import Tasks
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 STOP_SECONDS = 10.0
 """Runs write a checkpoint meanwhile; one that waits for a silent server is left, and loses what came after its last."""
+_TIMEOUTS = 10
+"""A run that hears nothing from its server for so many of the account's time-outs has hung."""
 _UNWATCHED_POLL = timedelta(minutes=2)
 
 log = structlog.get_logger("backupd.engine")
@@ -240,7 +242,10 @@ class Engine:
         return (until - now).total_seconds() if until else 0.0
 
     def _run(self, name: str, connections: int) -> None:
-        with self._pulse.job(name):
+        account = self._config.accounts.get(name)
+        server = account and (account.imap or account.pop3)
+        # Whoever lets a server be silent for an hour does not mean that as a hang.
+        with self._pulse.job(name, max(JOB_SECONDS, _TIMEOUTS * server.timeout) if server else None):
             self._runs.run(name, connections)
 
     def _open(self) -> Repository:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import socket
 import time
@@ -16,38 +15,14 @@ from hypothesis import strategies as st
 
 from backupd.daemon.pulse import Pulse
 from backupd.daemon.supervisor import LONGEST_STATUS, Feeder, Supervisor
-
-
-class Manager:
-    """A service manager's end of the notification socket. address: as it stands in $NOTIFY_SOCKET."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.bind("\0" + address[1:] if address.startswith("@") else address)
-        self.socket.settimeout(10)
-
-    def heard(self) -> list[str]:
-        """The lines of the next datagram."""
-        return self.socket.recv(65536).decode().split("\n")
-
-    def nothing(self) -> bool:
-        """Whether there is nothing more."""
-        self.socket.setblocking(False)
-        try:
-            self.socket.recv(1)
-        except BlockingIOError:
-            return True
-        finally:
-            self.socket.settimeout(10)
-        return False
+from tests.support.service_manager import Manager
 
 
 @pytest.fixture(params=["path", "abstract"])
 def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]:
     """A manager with a socket in the file system, and one with an abstract socket (Linux alone has them)."""
     made = Manager(str(tmp_path / "notify") if request.param == "path" else f"@backupd-test-{secrets.token_hex(8)}")
-    with made.socket:
+    with made:
         yield made
 
 
@@ -85,10 +60,9 @@ def test_the_same_status_is_told_once(manager: Manager) -> None:
 
 @given(st.text(max_size=3000))
 def test_whatever_a_status_holds_it_is_one_line_that_fits(text: str) -> None:
-    with Manager(f"@backupd-test-{secrets.token_hex(8)}").socket as there:
-        name = there.getsockname().decode()
-        Supervisor("@" + name[1:]).status(text or "-")
-        raw = there.recv(65536)
+    with Manager(f"@backupd-test-{secrets.token_hex(8)}") as manager:
+        Supervisor(manager.address).status(text or "-")
+        raw = manager.raw()
     line = raw.decode()
     assert line.startswith("STATUS=")
     assert line.isprintable()
@@ -122,9 +96,9 @@ def test_a_manager_that_has_gone_is_told_of_once_and_harms_nothing(tmp_path: Pat
     supervisor.status("on")
     assert len(told) == 1
     assert str(path) in told[0]
-    with Manager(str(path)).socket as there:
+    with Manager(str(path)) as manager:
         supervisor.alive()
-        assert there.recv(100) == b"WATCHDOG=1"
+        assert manager.heard() == ["WATCHDOG=1"]
     path.unlink()
     supervisor.alive()
     assert len(told) == 2, "it was there in between"
@@ -140,7 +114,7 @@ def test_programs_that_the_daemon_starts_are_none_of_the_managers_business() -> 
     ("microseconds", "pid", "seconds"),
     [
         ("120000000", "", 120.0),
-        ("1500000", str(os.getpid()), 1.5),
+        ("1500000", "4711", 1.5),
         ("120000000", "1", None),
         ("0", "", None),
         ("", "", None),
@@ -152,7 +126,7 @@ def test_the_watchdog_is_fed_when_it_is_meant_for_this_process(
     microseconds: str, pid: str, seconds: float | None
 ) -> None:
     environ = {"NOTIFY_SOCKET": "/nowhere", "WATCHDOG_USEC": microseconds, "WATCHDOG_PID": pid}
-    assert Supervisor.from_environment(environ).watchdog == seconds
+    assert Supervisor.from_environment(environ, pid=4711).watchdog == seconds
 
 
 # -- the watchdog ------------------------------------------------------------------------------------------------------
