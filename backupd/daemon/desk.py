@@ -100,6 +100,13 @@ class Desk:
             if account := self._accounts.get(name):
                 account.held = self._clock() + seconds
 
+    def release(self, name: str) -> None:
+        """End the hold of an account: what it was held for is over."""
+        with self._changed:
+            if account := self._accounts.get(name):
+                account.held = 0.0
+                self._changed.notify_all()
+
     def space(self, name: str, seconds: float) -> None:
         """Let so much time pass between the end of this run of the account and the next, unless a person asks."""
         with self._changed:

@@ -13,6 +13,7 @@ import structlog
 
 from backupd.daemon.board import Board, Live
 from backupd.daemon.budget import Limits
+from backupd.daemon.continuous import Continuous
 from backupd.daemon.desk import Desk, Place
 from backupd.daemon.maintenance import Maintenance
 from backupd.daemon.pulse import JOB_SECONDS, Pulse
@@ -36,7 +37,6 @@ STOP_SECONDS = 10.0
 """Runs write a checkpoint meanwhile; one that waits for a silent server is left, and loses what came after its last."""
 _TIMEOUTS = 10
 """A run that hears nothing from its server for so many of the account's time-outs has hung."""
-_UNWATCHED_POLL = timedelta(minutes=2)
 
 log = structlog.get_logger("backupd.engine")
 
@@ -77,18 +77,21 @@ class Engine:
                 lambda: self._config, self._accounts, self.board, self._desk, telling, self._stop, clock=clock
             )
             self._maintenance = Maintenance(self.board, telling, self._stop, state=self.state, clock=clock)
+            self._continuous = Continuous(self.board, self._desk, self._replan)
             self._apply(config)
             self._opened = opened.pop_all()
 
     def start(self) -> None:
         """From now on what is due is done."""
         self._schedules.start()
+        self._continuous.follow(self._config)
 
     def close(self, seconds: float = STOP_SECONDS) -> bool:
         """End in order; whether everything has ended within so many seconds. If not, the process must end."""
         until = time.monotonic() + seconds
         self._stop.set()
         self._schedules.close()
+        self._continuous.close()
         done = self._desk.close(seconds)
         done = self._maintenance.close(max(0.0, until - time.monotonic())) and done
         if done:
@@ -116,6 +119,7 @@ class Engine:
         before, self._config = self._config, config
         self._remember(config)
         self._apply(config)
+        self._continuous.follow(config)
         changed = [name for name, account in config.accounts.items() if before.accounts.get(name) != account]
         gone = sorted(before.accounts.keys() - config.accounts.keys())
         log.info("configuration reloaded", accounts=len(config.accounts), changed=changed, removed=gone)
@@ -144,9 +148,14 @@ class Engine:
 
     def _due(self, name: str, schedule: str) -> Due:
         if schedule == CONTINUOUS:
-            poll = max(1, int(self._config.accounts[name].poll.total_seconds()))
-            schedule = f"every {poll} seconds"
+            poll = self._continuous.poll(name, self._config.accounts[name])
+            schedule = f"every {max(1, int(poll.total_seconds()))} seconds"
         return Due(schedule, _asking(self._desk.request, name), self.board.account(name).last_good)
+
+    def _replan(self, name: str) -> None:
+        """Another interval holds for an account that is watched, or is not any more."""
+        if (account := self._config.accounts.get(name)) is not None:
+            self._schedules.put(f"account {name}", self._due(name, self._schedule(account)))
 
     def _remember(self, config: Config) -> None:
         """What is known of accounts from before."""
@@ -170,6 +179,7 @@ class Engine:
     def clock_was_set(self, seconds: float) -> None:
         """The clock on the wall went forward by so many seconds, or backward where it is negative."""
         log.warning("the clock was set", seconds=round(seconds, 1))
+        self._continuous.clock_was_set()
         self._schedules.restart()
 
     def tick(self) -> None:

@@ -64,6 +64,13 @@ class Schedules:
                 self._add(key, wanted)
         self._due = dict(due)
 
+    def put(self, key: str, due: Due) -> None:
+        """This one from now on, if it is among them; where the schedule is another, it is planned anew."""
+        if (known := self._due.get(key)) is not None:
+            self._due[key] = due
+            if known.schedule != due.schedule:
+                self._add(key, due)
+
     def restart(self) -> None:
         """The clock was set: what was planned by the old one is planned anew."""
         for key, wanted in self._due.items():
