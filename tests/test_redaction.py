@@ -8,11 +8,13 @@ import traceback
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
+import msgspec
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from backupd import config, redaction
+from backupd.oauth.token import Tokens, read_answer
 from backupd.redaction import HIDDEN, Redactor
 from tests.support.config import changed, write
 
@@ -161,3 +163,12 @@ def test_every_secret_of_the_configuration_is_known_once_it_was_fetched(tmp_path
         told = "".join(traceback.format_exception(error))
     assert value in told
     assert value not in redaction.scrub(told)
+
+
+def test_every_token_is_known_from_the_moment_it_is_in_this_process() -> None:
+    read_answer({"access_token": "an-access-token-1", "refresh_token": "a-refresh-token-1"}, "https://idp")
+    stored = msgspec.json.decode(
+        b'{"access_token": "an-access-token-2", "refresh_token": "a-refresh-token-2"}', type=Tokens
+    )
+    for token in ("an-access-token-1", "a-refresh-token-1", stored.access_token, stored.refresh_token):
+        assert redaction.scrub(f"refused {token!r}") == f"refused '{HIDDEN}'"

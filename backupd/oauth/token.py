@@ -15,6 +15,7 @@ import msgspec
 
 from backupd.errors import ProtocolError
 from backupd.oauth.app import App
+from backupd.redaction import learn
 
 LONGEST_TOKEN = 16 * 1024
 _TOKEN = re.compile(rf"[\x21-\x7e]{{1,{LONGEST_TOKEN}}}\Z")
@@ -33,6 +34,9 @@ class Answer:
     refresh_token: str = field(default="", repr=False)
     expires_in: float | None = None
     refresh_expires_in: float | None = None
+
+    def __post_init__(self) -> None:
+        _hide(self.access_token, self.refresh_token)
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -74,6 +78,9 @@ class Tokens:
     access_token: str = field(repr=False)
     refresh_token: str = field(default="", repr=False)
 
+    def __post_init__(self) -> None:
+        _hide(self.access_token, self.refresh_token)
+
 
 class Login(msgspec.Struct, frozen=True):
     """An account's login, as it is stored."""
@@ -95,6 +102,12 @@ def read_answer(given: Mapping[str, Any], provider: str) -> Answer:
     # refresh_token_expires_in: Google, Microsoft; refresh_expires_in: Keycloak, where 0 means that it does not expire.
     lasts = given.get("refresh_token_expires_in", given.get("refresh_expires_in"))
     return Answer(token, refresh, _seconds(given.get("expires_in")), _seconds(lasts))
+
+
+def _hide(*tokens: str) -> None:
+    """Whoever has a token in this process has it hidden in logs and messages."""
+    for token in tokens:
+        learn(token)
 
 
 def _seconds(value: object) -> float | None:
