@@ -91,6 +91,7 @@ class Victim:
         process = self.place.start("backup")
         started.set()
         assert self.place.end(process).code == -signal.SIGKILL
+        self.server.settle()  # what the server was told, it does
 
 
 @pytest.fixture

@@ -88,6 +88,11 @@ class ScriptedPop3:
         for thread in self._threads:
             thread.join(10)
 
+    def settle(self) -> None:
+        """Wait until all sessions have ended, whose clients have gone."""
+        for thread in self._threads[1:]:  # the first waits for clients
+            thread.join(10)
+
     def count(self, command: bytes) -> int:
         """How often the command came."""
         return sum(line.split()[:1] == [command] for line in self.commands)
