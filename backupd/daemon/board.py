@@ -88,6 +88,11 @@ class Board:
         with self._lock:
             return self._accounts[name]
 
+    def find(self, name: str) -> Live | None:
+        """One account; None for one that is not configured."""
+        with self._lock:
+            return self._accounts.get(name)
+
     def jobs(self) -> list[Job]:
         """All jobs."""
         with self._lock:

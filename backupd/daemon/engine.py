@@ -16,15 +16,16 @@ from backupd.daemon.budget import Limits
 from backupd.daemon.continuous import Continuous
 from backupd.daemon.desk import Desk, Place
 from backupd.daemon.maintenance import Maintenance
+from backupd.daemon.notifying import Notifying
 from backupd.daemon.pulse import JOB_SECONDS, Pulse
 from backupd.daemon.runs import Runs
 from backupd.daemon.schedules import Due, Schedules
 from backupd.daemon.tasks import Tasks
-from backupd.daemon.telling import Telling
 from backupd.daemon.timetable import CONTINUOUS, Span, quiet_until
 from backupd.errors import UsageError
 from backupd.operations.accounts import Accounts
 from backupd.operations.costs import Costs, Meter, known_costs
+from backupd.operations.notices.weekly import Week, gather
 from backupd.operations.opening import open_repository, open_repository_storage, open_state
 from backupd.operations.standing import learn
 
@@ -53,7 +54,7 @@ class Engine:
     def __init__(
         self,
         config: Config,
-        telling: Telling,
+        telling: Notifying,
         *,
         pulse: Pulse | None = None,
         zone: tzinfo | None = None,
@@ -226,6 +227,16 @@ class Engine:
             return None
         try:
             return known_costs(repository, self.state, self._clock())
+        finally:
+            self._accounts.give_back(repository, failed=False)
+
+    def week(self, begins: datetime, ends: datetime) -> Week:
+        """What the weekly summary sums up. Raises StorageError."""
+        repository = self._accounts.take()
+        try:
+            objectives = {name: account.objective for name, account in self._config.accounts.items()}
+            jobs = {job.name: f"{job.outcome}: {job.text}" for job in self.board.jobs() if job.outcome}
+            return gather(repository, self.state, objectives, begins, ends, jobs)
         finally:
             self._accounts.give_back(repository, failed=False)
 

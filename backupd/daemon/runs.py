@@ -40,6 +40,7 @@ class Asked(Protocol):
 class Told(Protocol):
     """Who is told what came of an account."""
 
+    def started(self, account: str) -> None: ...
     def succeeded(self, account: str, report: BackupReport) -> None: ...
     def failed(self, account: str, error: Exception, cause: retrying.Cause, failures: int) -> None: ...
 
@@ -50,7 +51,7 @@ class Runs:
     Args:
         config: gives the configuration that holds now.
         desk: is asked for the next run after a failure.
-        told: hears of each end.
+        told: hears of each beginning and end.
         stop: when set, runs end in order, with a checkpoint.
     """
 
@@ -74,6 +75,7 @@ class Runs:
         began, started = time.monotonic(), self._clock()
         self._board.update(account, running_since=started, planned=0, messages=0, octets=0, next_run=None)
         log.debug("backup begins", account=account, connections=connections)
+        self._told.started(account)
         try:
             report = self._accounts.back_up(
                 self._config(), account, connections=connections, observer=self._board.observe, stop=self._stop

@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import structlog
 
+from backupd.daemon import logs
 from backupd.daemon.engine import Engine
 from backupd.daemon.health import Health
+from backupd.daemon.notifying import Notifying
 from backupd.daemon.pulse import Pulse
 from backupd.daemon.supervisor import Supervisor
-from backupd.daemon.telling import Nobody, Telling
-from backupd.errors import BackupdError, Transient
+from backupd.daemon.worries import worries
+from backupd.errors import BackupdError, StorageUnavailable, Transient
+from backupd.operations.notices.notifier import Notifier
+from backupd.operations.notices.weekly import Week
 from backupd.operations.opening import open_state
 
 if TYPE_CHECKING:
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
 
 TICK_SECONDS = 1.0
 PLANS_SECONDS = 10.0
+OBJECTIVES_SECONDS = 30.0
+WORRIES_SECONDS = 3600.0
 CLOCK_SECONDS = 5.0
 """A difference between the clock on the wall and the one that only goes forward; less is time being kept."""
 OPEN_PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
@@ -52,20 +58,18 @@ class Service:
 
     Args:
         load: reads the configuration; called again to reload it. Raises ConfigError.
-        telling: who hears of what happens.
         supervisor: the service manager, if there is one.
     """
 
-    def __init__(
-        self, load: Callable[[], Config], telling: Telling | None = None, supervisor: Supervisor | None = None
-    ) -> None:
+    def __init__(self, load: Callable[[], Config], supervisor: Supervisor | None = None) -> None:
         self._load = load
-        self._telling = telling or Nobody()
         self._supervisor = supervisor or Supervisor(None)
         self.pulse = Pulse()
         self._commands: queue.SimpleQueue[Command | _Reload] = queue.SimpleQueue()
         self._health: Health | None = None
         self._engine: Engine | None = None
+        self._config: Config | None = None
+        self._told: Notifying | None = None
 
     def run(self) -> int:
         """Run until told to end; the exit code.
@@ -74,18 +78,27 @@ class Service:
         """
         before = {number: signal.signal(number, self._signalled) for number in _SIGNALS}
         try:
-            config = self._load()
-            with closing(open_state(config)) as state, state.daemon_lock(), Health(config, self) as health:
+            self._config = config = self._load()
+            logs.set_up(config.log.format, config.log.level)
+            with (
+                closing(open_state(config)) as state,
+                state.daemon_lock(),
+                Health(config, self) as health,
+                closing(Notifier(state, config, summary_of=self._week, log=structlog.get_logger("backupd.notices")))
+                as notifier,
+            ):
                 self._health = health
-                self._engine = engine = self._open(config, health)
+                self._told = told = Notifying(notifier, self._in_force, self._last_good)
+                self._engine = engine = self._open(config, health, told)
                 if engine is None:
                     return 0
                 engine.start()
                 health.works(engine)
+                told.running()
                 log.info("running", accounts=len(config.accounts), repository=config.repository.url)
                 self._supervisor.ready(engine.summary())
                 with self._supervisor.feeding(self.pulse):
-                    self._loop(engine)
+                    self._loop(engine, notifier, told)
                 log.info("stopping")
                 self._supervisor.stopping("stopping: what is under way writes a checkpoint")
                 health.stops()
@@ -94,16 +107,30 @@ class Service:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    def _in_force(self) -> Config:
+        if self._config is None:
+            raise RuntimeError("there is no configuration before the start")
+        return self._config
+
+    def _last_good(self, account: str) -> datetime | None:
+        live = self._engine.board.find(account) if self._engine else None
+        return live.last_good if live else None
+
+    def _week(self, begins: datetime, ends: datetime) -> Week:
+        if self._engine is None:
+            raise StorageUnavailable("the repository is not open yet")
+        return self._engine.week(begins, ends)
+
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         self._commands.put(_SIGNALS[number])
 
-    def _open(self, config: Config, health: Health) -> Engine | None:
+    def _open(self, config: Config, health: Health, told: Notifying) -> Engine | None:
         """The engine, however long the repository cannot be reached; None when told to end meanwhile."""
         tries = 0
         while True:
             self._supervisor.extend(OPEN_SECONDS)
             try:
-                return Engine(config, self._telling, pulse=self.pulse)
+                engine = Engine(config, told, pulse=self.pulse)
             except BackupdError as error:
                 if not isinstance(error, Transient):
                     raise
@@ -112,6 +139,10 @@ class Service:
                 log.error("the repository cannot be reached", why=str(error), again_in=pause)
                 self._supervisor.status(f"the repository cannot be reached: {error}")
                 health.waits(f"the repository cannot be reached: {error}")
+                told.repository_unreachable(error)
+            else:
+                told.repository_reachable()
+                return engine
             until = time.monotonic() + pause
             while (left := until - time.monotonic()) > 0:
                 try:
@@ -120,8 +151,14 @@ class Service:
                 except queue.Empty:
                     break
 
-    def _loop(self, engine: Engine) -> None:
-        offset, shown = _offset(), time.monotonic()
+    def _loop(self, engine: Engine, notifier: Notifier, told: Notifying) -> None:
+        duties = [
+            _Duty(PLANS_SECONDS, engine.tick),
+            _Duty(PLANS_SECONDS, lambda: self._supervisor.status(engine.summary())),
+            _Duty(OBJECTIVES_SECONDS, lambda: told.objectives(engine.board.accounts(), engine.overdue())),
+            _Duty(WORRIES_SECONDS, lambda: self._worry(engine, notifier)),
+        ]
+        offset = _offset()
         while True:
             try:
                 command: Command | _Reload | None = self._commands.get(timeout=TICK_SECONDS)
@@ -131,21 +168,23 @@ class Service:
             if command == "stop":
                 return
             if isinstance(command, _Reload):
-                command.reply.put(self._reload(engine))
+                command.reply.put(self._reload(engine, notifier, told))
             elif command == "reload":
-                self._reload(engine)
+                self._reload(engine, notifier, told)
             elif command == "trigger":
                 engine.trigger()
             now = _offset()
             if abs(now - offset) > CLOCK_SECONDS:
                 engine.clock_was_set(now - offset)
             offset = now
-            if time.monotonic() - shown >= PLANS_SECONDS:
-                engine.tick()
-                self._supervisor.status(engine.summary())
-                shown = time.monotonic()
+            for duty in duties:
+                duty.do(time.monotonic())
 
-    def _reload(self, engine: Engine) -> str | None:
+    def _worry(self, engine: Engine, notifier: Notifier) -> None:
+        for event in worries(engine.config, engine.state, datetime.now(UTC)):
+            notifier.tell(event)
+
+    def _reload(self, engine: Engine, notifier: Notifier, told: Notifying) -> str | None:
         """Read the configuration again and follow it; if it is wrong the old one stays, and this says why."""
         before = engine.config
         self._supervisor.reloading()
@@ -159,8 +198,13 @@ class Service:
                 if self._health:
                     self._health.follow(before)
                 raise
+            self._config = config
+            logs.set_up(config.log.format, config.log.level)
+            notifier.reconfigure(config)
+            told.running()
         except BackupdError as error:
             log.error("the configuration was not reloaded; the one before stays", why=str(error))
+            told.reload_refused(error)
             return str(error)
         finally:
             self._supervisor.ready(engine.summary())
@@ -183,6 +227,23 @@ class Service:
             return asked.reply.get(timeout=REPLY_SECONDS)
         except queue.Empty:
             return "the main loop does not answer; the log tells more"
+
+
+class _Duty:
+    """What the main loop does every so many seconds, and goes on when it fails: a full disk must not end the daemon."""
+
+    def __init__(self, seconds: float, call: Callable[[], object]) -> None:
+        self._seconds, self._call, self._next = seconds, call, 0.0
+
+    def do(self, now: float) -> None:
+        """Do it, if it is due. now: seconds that only go forward."""
+        if now < self._next:
+            return
+        self._next = now + self._seconds
+        try:
+            self._call()
+        except BackupdError as error:
+            log.error("the main loop goes on after a failure", why=str(error))
 
 
 class _Reload(NamedTuple):

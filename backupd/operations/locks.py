@@ -22,6 +22,8 @@ from backupd.storage.base import Locks, Storage
 _THREADS = 8
 _PARTS = 4
 """Of the time of a lock: after the first of them it is renewed."""
+RENEWED_WITHIN = 0.5
+"""Share of a lock's time after which something must be wrong if it was not renewed."""
 
 
 class LockReport(msgspec.Struct, frozen=True):

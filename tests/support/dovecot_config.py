@@ -70,6 +70,7 @@ ssl_cert = <{state}/tls/cert.pem
 ssl_key = <{state}/tls/key.pem
 ssl_min_protocol = TLSv1.2
 mail_fsync = never
+mailbox_idle_check_interval = 1 secs
 mail_location = sdbox:~/sdbox
 mail_plugins = quota acl
 imap_id_send = name * version *
