@@ -109,9 +109,9 @@ class Service:
                     raise
                 pause = OPEN_PAUSES[min(tries, len(OPEN_PAUSES) - 1)]
                 tries += 1
-                log.error("the repository cannot be reached", why=str(error), again_in=pause)
-                self._supervisor.status(f"the repository cannot be reached: {error}")
                 health.waits(f"the repository cannot be reached: {error}")
+                self._supervisor.status(f"the repository cannot be reached: {error}")
+                log.error("the repository cannot be reached", why=str(error), again_in=pause)
             until = time.monotonic() + pause
             while (left := until - time.monotonic()) > 0:
                 try:
