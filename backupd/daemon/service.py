@@ -75,7 +75,7 @@ class Service:
         before = {number: signal.signal(number, self._signalled) for number in _SIGNALS}
         try:
             config = self._load()
-            with closing(open_state(config)) as state, state.daemon_lock(), Health(config, self) as health:
+            with closing(open_state(config)) as state, state.daemon_lock(), self._asked(config) as health:
                 self._health = health
                 self._engine = engine = self._open(config, health)
                 if engine is None:
@@ -96,6 +96,9 @@ class Service:
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         self._commands.put(_SIGNALS[number])
+
+    def _asked(self, config: Config) -> Health:
+        return Health(config, self, alive=self.pulse.healthy)
 
     def _open(self, config: Config, health: Health) -> Engine | None:
         """The engine, however long the repository cannot be reached; None when told to end meanwhile."""
