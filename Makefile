@@ -43,7 +43,7 @@ demo: $(VENV)/ready-demo ## Snapshot a mailbox, lose mail in three ways, restore
 ##@ To work on it
 
 .PHONY: test
-test: $(VENV)/ready-test dovecot systemd-analyze ## All tests, on a real mail server; with real mail too where BACKUPD_CORPUS names its folder
+test: $(VENV)/ready-test dovecot $(BIN)/promtool systemd-analyze ## All tests, on a real mail server; with real mail too where BACKUPD_CORPUS names its folder
 	@$(BIN)/python -m pytest -n auto --dist loadgroup -q
 
 .PHONY: test-systemd
@@ -94,6 +94,20 @@ $(VENV)/ready-%: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "installing backupd[$*] into $(VENV)"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[$*]"
 	@touch $@
+
+# promtool judges the alert rules. The package is unpacked and not installed: that would start a Prometheus here.
+$(BIN)/promtool: | $(BIN)/pip
+	@if command -v promtool >/dev/null; then ln -s "$$(command -v promtool)" $@; exit; fi; \
+	if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then \
+		echo "the tests need promtool, which judges the alert rules: install Prometheus, then make again" >&2; exit 1; \
+	fi; \
+	echo "fetching promtool, which judges the alert rules"; \
+	folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; cd "$$folder"; \
+	fetch() { apt-get -qq -o APT::Sandbox::User= download prometheus; }; \
+	fetch 2>/dev/null || { if [ "$$(id -u)" = 0 ]; then $(APT) update -qq; fi; fetch; } || { \
+		echo "promtool cannot be fetched. Run this once, then make again: sudo apt-get update" >&2; exit 1; }; \
+	dpkg-deb --fsys-tarfile prometheus_*.deb | tar -xO ./usr/bin/promtool >promtool; \
+	chmod 755 promtool; mv promtool "$(CURDIR)/$@"
 
 # Server, IMAP and POP3 are packages of their own. /usr/libexec: where other distributions keep them.
 .PHONY: dovecot

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from backupd.daemon.board import Board
 from backupd.daemon.report import Facts, Queue
 from backupd.daemon.web import Actions, Web
 from backupd.errors import BackupdError
+from backupd.operations import auth
 from backupd.operations.costs import Costs
 from backupd.operations.state import State
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 STARTING = "starting: the repository is not open yet"
 STOPPING = "stopping"
 _COSTS_SECONDS = 30.0
+_TOKENS_SECONDS = 300.0
+
+Kind = TypeVar("Kind")
 
 
 class Health:
@@ -31,7 +36,7 @@ class Health:
 
     Args:
         actions: what may be asked of the daemon.
-        alive: whether its work advances.
+        alive: whether its work advances; asked when there is some.
     """
 
     def __init__(self, config: Config, actions: Actions, *, alive: Callable[[], bool] = lambda: True) -> None:
@@ -40,7 +45,8 @@ class Health:
         self._engine: Engine | None = None
         self._why = STARTING
         self._empty = Board()
-        self._costs = _Remembered(self._ask_costs)
+        self._costs = _Remembered[Costs | None](self._ask_costs, None, _COSTS_SECONDS)
+        self._tokens = _Remembered[Mapping[str, datetime]](self._ask_tokens, {}, _TOKENS_SECONDS)
         # A connection of its own: whoever asks how things stand keeps no backup waiting.
         self.state = State(Path(config.state_dir))
         self.facts = Facts(
@@ -48,11 +54,12 @@ class Health:
             state=self.state,
             objectives=self._objectives,
             not_ready=lambda: self._why,
-            alive=alive,
+            alive=lambda: self._engine is None or alive(),
             stored=self._costs,
             queue=lambda: Queue(*self._engine.behind()) if self._engine else Queue(),
             quiet=self._quiet,
             plans=self._plans,
+            tokens=self._tokens,
         )
         self._web = Web(self.facts, actions, Path(config.state_dir))
 
@@ -101,22 +108,33 @@ class Health:
     def _ask_costs(self) -> Costs | None:
         return self._engine.costs() if self._engine else None
 
+    def _ask_tokens(self) -> dict[str, datetime]:
+        return token_ends(self._config, datetime.now(UTC))
 
-class _Remembered:
-    """What a call gave, for a while; and for longer when it fails."""
 
-    def __init__(self, call: Callable[[], Costs | None]) -> None:
-        self._call, self._lock = call, threading.Lock()
-        self._found: Costs | None = None
+def token_ends(config: Config, now: datetime) -> dict[str, datetime]:
+    """When each login by OAuth2 is over, or what it hangs on; now, where it is already. Raises StorageError."""
+    found = {}
+    for one in auth.status(config, auth.accounts_with_login(config), now):
+        ends = [one.login_ends] if one.login_ends else []
+        ends += [each.when or now for each in one.warnings]
+        if ends:
+            found[one.account] = min(ends)
+    return found
+
+
+class _Remembered(Generic[Kind]):
+    """What a call gave, for so many seconds; and for longer where it fails."""
+
+    def __init__(self, call: Callable[[], Kind], found: Kind, seconds: float) -> None:
+        self._call, self._found, self._seconds = call, found, seconds
+        self._lock = threading.Lock()
         self._until = 0.0
 
-    def __call__(self) -> Costs | None:
+    def __call__(self) -> Kind:
         with self._lock:
             if time.monotonic() >= self._until:
-                try:
-                    found = self._call()
-                except BackupdError:  # the repository is in trouble; runs say so
-                    found = self._found
-                self._found = found
-                self._until = time.monotonic() + (_COSTS_SECONDS if found else 0.0)
+                with suppress(BackupdError):  # state or repository is in trouble; runs say so
+                    self._found = self._call()
+                self._until = time.monotonic() + (self._seconds if self._found else 1.0)
             return self._found

@@ -83,7 +83,7 @@ class Service:
             with (
                 closing(open_state(config)) as state,
                 state.daemon_lock(),
-                Health(config, self) as health,
+                self._asked(config) as health,
                 closing(Notifier(state, config, summary_of=self._week, log=structlog.get_logger("backupd.notices")))
                 as notifier,
             ):
@@ -124,6 +124,9 @@ class Service:
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         self._commands.put(_SIGNALS[number])
 
+    def _asked(self, config: Config) -> Health:
+        return Health(config, self, alive=self.pulse.healthy)
+
     def _open(self, config: Config, health: Health, told: Notifying) -> Engine | None:
         """The engine, however long the repository cannot be reached; None when told to end meanwhile."""
         tries = 0
@@ -136,9 +139,9 @@ class Service:
                     raise
                 pause = OPEN_PAUSES[min(tries, len(OPEN_PAUSES) - 1)]
                 tries += 1
-                log.error("the repository cannot be reached", why=str(error), again_in=pause)
-                self._supervisor.status(f"the repository cannot be reached: {error}")
                 health.waits(f"the repository cannot be reached: {error}")
+                self._supervisor.status(f"the repository cannot be reached: {error}")
+                log.error("the repository cannot be reached", why=str(error), again_in=pause)
                 told.repository_unreachable(error)
             else:
                 told.repository_reachable()

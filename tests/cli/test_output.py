@@ -67,3 +67,16 @@ def report(problems: int = 0) -> BackupReport:
 )
 def test_the_exit_code_of_several_accounts_is_the_worst(results: list[BackupReport | BackupdError], code: int) -> None:
     assert exit_code(results) == code
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 60), st.booleans()), min_size=1, max_size=8), st.integers(20, 200)
+)
+def test_columns_that_may_give_way_do_so_and_the_others_never(columns: list[tuple[int, bool]], width: int) -> None:
+    titles = [output.Column("T", shrink=shrink) for _, shrink in columns]
+    made = output.make_table(titles, [["x" * wide for wide, _ in columns]], width=width)
+    widths = [column.width or 0 for column in made.columns]
+    for (wide, shrink), got in zip(columns, widths, strict=True):
+        assert got == wide or (shrink and got < wide)
+    fits = sum(widths) + 2 * (len(columns) - 1) <= width
+    assert fits or all(got <= 6 for (_, shrink), got in zip(columns, widths, strict=True) if shrink)

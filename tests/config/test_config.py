@@ -130,3 +130,26 @@ def test_thousands_of_accounts_are_read(tmp_path: Path) -> None:
     server = "imap: {host: mail.example.com, username: a, password: {file: /x}}"
     accounts = "".join(f"  user{number}: {{{server}}}\n" for number in range(3000))
     assert len(config.load(write(tmp_path, GOOD + accounts)).accounts) == 3001
+
+
+@pytest.mark.parametrize(
+    ("written", "host", "port"),
+    [("127.0.0.1:9847", "127.0.0.1", 9847), ("localhost:1", "localhost", 1), ("[::1]:9847", "::1", 9847)],
+)
+def test_health_listens_on_this_machine(tmp_path: Path, written: str, host: str, port: int) -> None:
+    found = config.load(write(tmp_path, f"{GOOD}health: {{listen: '{written}'}}\n")).health.listen
+    assert found is not None
+    assert (found.host, found.port, found.path, found.is_local) == (host, port, None, True)
+
+
+def test_health_listens_for_others_only_where_that_is_wanted(tmp_path: Path) -> None:
+    found = config.load(write(tmp_path, f"{GOOD}health: {{listen: '0.0.0.0:9847', allow_remote: true}}\n")).health
+    assert found.listen is not None
+    assert not found.listen.is_local
+
+
+def test_health_listens_on_a_unix_socket(tmp_path: Path) -> None:
+    found = config.load(write(tmp_path, f"{GOOD}health: {{listen: 'unix:health.sock'}}\n")).health.listen
+    assert found is not None
+    assert (found.path, found.is_local) == (tmp_path / "health.sock", True)
+    assert config.load(write(tmp_path, GOOD)).health.listen is None

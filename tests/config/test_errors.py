@@ -33,6 +33,9 @@ ENTRY = "not an entry of a keyring; write SERVICE/USERNAME, or {service: ..., us
 LETTERS = "characters that may not be in it; use letters, digits and . _ @ + -"
 PIN = "not a SHA-256 fingerprint; write 64 hexadecimal digits, with or without colons"
 SCHEDULE = 'not a schedule; write "every 15 minutes", a cron line of five fields, or "continuous"'
+PLACE = 'not a place to listen; write "127.0.0.1:9847" or unix:/run/backupd/health.sock'
+LISTEN = 'not an address and port; write "127.0.0.1:9847", "[::1]:9847" or unix:/path'
+REMOTE = "other machines can reach this address; take 127.0.0.1, or add allow_remote: true beside it"
 HOURS = "not hours of the day; write them as 08:00-18:00"
 SIZE = "not a size; write a number and kB, MB, GB or MiB, such as 10MB"
 
@@ -203,6 +206,12 @@ CASES = [
         "4: repository.passphrase.file: a control character; write visible characters only",
     ),
     # The daemon
+    ("objective: 1h", "objective: 1h\nhealth: {listen: 9847}", f"9: health.listen: {PLACE}"),
+    ("objective: 1h", "objective: 1h\nhealth: {listen: localhost}", f"9: health.listen: {LISTEN}"),
+    ("objective: 1h", "objective: 1h\nhealth: {listen: 'backup.example.com:9847'}", f"9: health.listen: {LISTEN}"),
+    ("objective: 1h", "objective: 1h\nhealth: {listen: '127.0.0.1:70000'}", f"9: health.listen: {LISTEN}"),
+    ("objective: 1h", "objective: 1h\nhealth: {listen: '0.0.0.0:9847'}", f"9: health.listen: {REMOTE}"),
+    ("objective: 1h", "objective: 1h\nhealth: {listen: '[2001:db8::1]:9847'}", f"9: health.listen: {REMOTE}"),
     ("objective: 1h", "objective: 1h\nquiet_hours: [8-18]", f"9: quiet_hours[0]: {HOURS}"),
     ("objective: 1h", "objective: 1h\nquiet_hours: ['08:00-24:30']", f"9: quiet_hours[0]: {HOURS}"),
     ("objective: 1h", "objective: 1h\nmemory: much", f"9: memory: {SIZE}"),

@@ -257,3 +257,24 @@ def test_the_budget_is_never_exceeded_and_comes_back_whole(
     while taken:
         budget.give_back(*taken.pop())
     assert budget.take("x", 1) == 1
+
+
+def test_who_waits_for_a_turn_is_counted_from_when_it_was_due() -> None:
+    clock, worker, quiet = Clock(), Worker(), [0.0]
+    worker.may_end.clear()
+    desk = Desk(worker, Limits(1, 10, OCTETS_PER_CONNECTION), clock=clock, quiet=lambda: quiet[0])
+    desk.set_accounts({name: Place("host", 1) for name in ("a", "b", "c")})
+    desk.request("a")
+    assert worker.wait(1) == ["a"]
+    desk.request("b", delay=10)
+    desk.request("c", delay=100)
+    assert desk.behind() == (0, 0.0), "nobody is due yet"
+    clock.now += 30
+    assert desk.behind() == (1, 20.0)
+    quiet[0] = 60.0
+    assert desk.behind() == (0, 0.0), "in quiet hours nobody waits for a turn"
+    quiet[0] = 0.0
+    desk.hold("b", 100)
+    assert desk.behind() == (0, 0.0), "nor does who is held"
+    worker.may_end.set()
+    assert desk.close(SECONDS)

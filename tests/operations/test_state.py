@@ -62,3 +62,25 @@ def test_a_folder_that_cannot_be_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageDenied, match="state_dir"):
         State(tmp_path / "file" / "state")
+
+
+def test_only_one_daemon_works_with_a_state(state: State) -> None:
+    other = State(state.folder)
+    with state.daemon_lock():
+        with other.account_lock("daemon"):
+            pass
+        with pytest.raises(Busy, match="another daemon runs"), other.daemon_lock():
+            pass
+    with other.daemon_lock():
+        pass
+    other.close()
+
+
+def test_what_is_kept_of_a_thing_replaces_what_was(state: State) -> None:
+    state.keep("job", "copy", b"1")
+    state.keep("job", "copy", b"2")
+    state.keep("standing", "copy", b"3")
+    state.keep("job", "prune", b"4")
+    assert state.kept("job") == {"copy": b"2", "prune": b"4"}
+    assert state.kept("job", "prune") == {"prune": b"4"}
+    assert state.kept("job", "gone") == {}

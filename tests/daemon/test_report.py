@@ -1,0 +1,92 @@
+"""How everything stands, by what is kept and what the daemon does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import pytest
+
+from backupd.daemon.report import AccountReport, Facts, LastAudit, Report, last_audits
+from backupd.operations.status import Level
+from tests.support.daemon_facts import HOUR, MINUTE, NOW, facts
+
+
+@pytest.fixture
+def everything(tmp_path: Path) -> Iterator[Facts]:
+    made = facts(tmp_path / "state")
+    yield made
+    made.state.close()
+
+
+def of(made: Facts, name: str) -> AccountReport:
+    return made.report([name]).accounts[0]
+
+
+def test_it_survives_the_wire(everything: Facts) -> None:
+    report = everything.report()
+    assert msgspec.json.decode(msgspec.json.encode(report), type=Report) == report
+
+
+def test_what_is_wrong_with_an_account_is_its_last_error_and_what_to_do(everything: Facts) -> None:
+    found = of(everything, "failing")
+    assert found.level is Level.CRITICAL
+    assert found.reasons == [
+        "older than its objective",
+        "2 problems in the newest snapshot",
+        "mail.example.com:993: the server refused the login of failing (check username and password)",
+    ]
+
+
+def test_a_failure_that_the_daemon_has_got_over_is_forgotten(everything: Facts) -> None:
+    assert of(everything, "fine").reasons == []
+    everything.board().update("fine", failures=1, error="cut off (try again)")
+    assert (of(everything, "fine").level, of(everything, "fine").reasons) == (Level.WARNING, ["cut off (try again)"])
+
+
+def test_the_worst_account_is_the_level_of_all(everything: Facts) -> None:
+    assert everything.report().level is Level.CRITICAL
+    assert everything.report(["fine", "watched"]).level is Level.OK
+
+
+def test_what_is_done_with_an_account(everything: Facts) -> None:
+    doing = {account.account: account.doing for account in everything.report().accounts}
+    assert {name for name, what in doing.items() if what} == {"held", "running", "waiting"}
+    everything.board().update("held", held_until=NOW - MINUTE, next_run=NOW + HOUR)
+    assert of(everything, "held").doing == "", "its time is over"
+
+
+def test_a_clock_that_went_back_makes_no_account_younger_than_new(everything: Facts) -> None:
+    past = replace(everything, clock=lambda: NOW - 10 * HOUR)
+    assert of(past, "fine").age == 0
+
+
+def test_accounts_are_those_of_the_configuration(everything: Facts) -> None:
+    one = replace(everything, objectives=lambda: {"fine": HOUR, "new": None})
+    found = one.report().accounts
+    assert [account.account for account in found] == ["fine", "new"]
+    assert found[1].reasons == ["never backed up"]
+
+
+class Kept(NamedTuple):
+    level: str
+    started: str
+    ended: str
+    outcome: str
+
+
+def test_of_audits_the_last_of_each_level_counts() -> None:
+    began = NOW.isoformat()
+    ended = (NOW + timedelta(seconds=90)).isoformat()
+    audits = [
+        Kept("storage", began, ended, "warning"),
+        Kept("metadata", began, ended, "unknown"),
+        Kept("storage", began, began, "ok"),
+    ]
+    end = NOW + timedelta(seconds=90)
+    assert last_audits(audits) == [LastAudit("storage", end, 1, 90), LastAudit("metadata", end, 3, 90)]
+    assert last_audits([]) == []
