@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +14,7 @@ from backupd.daemon.board import Board
 from backupd.daemon.report import Facts, Queue
 from backupd.daemon.web import Actions, Web
 from backupd.errors import BackupdError
+from backupd.operations.auth import ends
 from backupd.operations.costs import Costs
 from backupd.operations.state import State
 
@@ -53,6 +54,7 @@ class Health:
             queue=lambda: Queue(*self._engine.behind()) if self._engine else Queue(),
             quiet=self._quiet,
             plans=self._plans,
+            tokens=self._logins,
         )
         self._web = Web(self.facts, actions, Path(config.state_dir))
 
@@ -70,6 +72,12 @@ class Health:
     ) -> None:
         self._web.close()
         self.state.close()
+
+    def _logins(self) -> Mapping[str, datetime]:
+        try:
+            return ends(self._config)
+        except BackupdError:  # the account's next backup tells; how all else stands must be told all the same
+            return {}
 
     def waits(self, why: str) -> None:
         """No work can be done yet, and why."""
