@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
@@ -109,18 +109,7 @@ class Health:
         return self._engine.costs() if self._engine else None
 
     def _ask_tokens(self) -> dict[str, datetime]:
-        return token_ends(self._config, datetime.now(UTC))
-
-
-def token_ends(config: Config, now: datetime) -> dict[str, datetime]:
-    """When each login by OAuth2 is over, or what it hangs on; now, where it is already. Raises StorageError."""
-    found = {}
-    for one in auth.status(config, auth.accounts_with_login(config), now):
-        ends = [one.login_ends] if one.login_ends else []
-        ends += [each.when or now for each in one.warnings]
-        if ends:
-            found[one.account] = min(ends)
-    return found
+        return auth.ends(self._config)
 
 
 class _Remembered(Generic[Kind]):

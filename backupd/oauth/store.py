@@ -105,10 +105,10 @@ class Logins:
         """
         temporary = self._folder / f".{account}.new"
         with self._telling():
-            descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            temporary.unlink(missing_ok=True)  # of one that was killed
+            descriptor = self._make(temporary)
         try:
             with self._telling():
-                os.fchmod(descriptor, 0o600)
                 os.posix_fallocate(descriptor, 0, LARGEST)
 
             def commit(login: Login) -> None:
@@ -123,7 +123,7 @@ class Logins:
             yield commit
         finally:
             os.close(descriptor)
-            with contextlib.suppress(OSError):  # it is emptied by the next one
+            with contextlib.suppress(OSError):  # the next one will
                 temporary.unlink(missing_ok=True)
 
     @contextmanager
@@ -133,8 +133,8 @@ class Logins:
         Whoever has it asks a provider for less than a minute. Raises Busy when it takes longer.
         """
         with self._telling():
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor = os.open(self._folder / f"{account}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._make_folder()
+            descriptor = self._open_lock(self._folder / f"{account}.lock")
         try:
             until = time.monotonic() + _WAIT_SECONDS
             while not _locked(descriptor):
@@ -148,6 +148,31 @@ class Logins:
             yield
         finally:
             os.close(descriptor)
+
+    def _make_folder(self) -> None:
+        """The folder, of whoever the one above belongs to: root logs in for another user's daemon, too."""
+        if self._folder.is_dir():
+            return
+        self._folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        if os.geteuid() == 0:
+            above = self._folder.parent.stat()
+            os.chown(self._folder, above.st_uid, above.st_gid, follow_symlinks=False)
+
+    def _make(self, path: Path) -> int:
+        """A new file of the folder's owner, open for writing. Never one that is there: whoever owns the folder may have
+        put a link to a file of root's in its place."""
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        if os.geteuid() == 0:
+            folder = self._folder.stat()
+            os.fchown(descriptor, folder.st_uid, folder.st_gid)
+        return descriptor
+
+    def _open_lock(self, path: Path) -> int:
+        try:
+            return self._make(path)
+        except FileExistsError:
+            return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
 
     def _path(self, account: str) -> Path:
         return self._folder / f"{account}.json"

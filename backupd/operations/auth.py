@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -228,6 +227,30 @@ def expiring(config: Config, now: datetime) -> list[Expiring]:
     return sorted(found, key=lambda each: (not each.over, each.when or now, each.account))
 
 
+def ends(config: Config) -> dict[str, datetime]:
+    """By account, when it can log in no more if nobody does anything, as far as that is known; a day is over when it
+    begins. Raises StorageError."""
+    logins = open_logins(config)
+    known = {}
+    for account in accounts_with_login(config):
+        app = _app(config, account)
+        times = [*_login_ends(app, logins.facts(account)), *(end for _, end, _ in _credentials(config, app) if end)]
+        if times:
+            known[account] = min(times)
+    return known
+
+
+def _login_ends(app: App, facts: Facts | None) -> Iterator[datetime]:
+    if app.grant != "user" or facts is None or facts.identity != app.identity:
+        return
+    if facts.refused is not None:
+        yield facts.refused
+    if not facts.refreshable:
+        yield facts.access_expires
+    elif end := expiry.end_of_login(app, facts):
+        yield end.when
+
+
 def findings(config: Config, account: str, now: datetime) -> Iterator[Finding]:
     """What `doctor` says of an account's login; nothing of one with a password."""
     app = app_of(config, account)
@@ -275,22 +298,22 @@ def _warnings(config: Config, app: App, facts: Facts | None, now: datetime) -> I
     found = expiry.warning(app, facts, now)
     if found is not None:
         yield Expiring(app.account, found.what, _log_in_again(app.account), found.when, found.over)
-    if (secret_ends := client_secret_expires(config, app.account)) is not None:
-        found = expiry.of_credential("the app's client secret", secret_ends, now)
-        if found is not None:
-            remedy = "make a new one at the provider, and put it and its client_secret_expires into the configuration"
+    for name, ends_on, remedy in _credentials(config, app):
+        if ends_on is None:
+            what = f"the certificate {app.certificate} cannot be read"
+            yield Expiring(app.account, what, "it must be a PEM file", None, over=True)
+        elif found := expiry.of_credential(name, ends_on.date(), now):
             yield Expiring(app.account, found.what, remedy, found.when, found.over)
+
+
+def _credentials(config: Config, app: App) -> Iterator[tuple[str, datetime | None, str]]:
+    """What the app proves itself by, its last day (None: it cannot be read), and what to do then."""
+    if (day := client_secret_expires(config, app.account)) is not None:
+        remedy = "make a new one at the provider, and put it and its client_secret_expires into the configuration"
+        yield "the app's client secret", datetime(day.year, day.month, day.day, tzinfo=UTC), remedy
     if app.certificate is not None:
-        yield from _of_certificate(app, app.certificate, now)
-
-
-def _of_certificate(app: App, file: Path, now: datetime) -> Iterator[Expiring]:
-    remedy = "make a new one, register it with the provider, and name it in the configuration"
-    try:
-        ends = x509.load_pem_x509_certificate(file.read_bytes()).not_valid_after_utc
-    except (OSError, ValueError):
-        yield Expiring(app.account, f"the certificate {file} cannot be read", "it must be a PEM file", None, over=True)
-        return
-    found = expiry.of_credential("the app's certificate", ends.date(), now)
-    if found is not None:
-        yield Expiring(app.account, found.what, remedy, found.when, found.over)
+        try:
+            until = x509.load_pem_x509_certificate(app.certificate.read_bytes()).not_valid_after_utc
+        except (OSError, ValueError):
+            until = None
+        yield "the app's certificate", until, "make a new one, and name it to the provider and in the configuration"

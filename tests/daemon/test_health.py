@@ -10,10 +10,9 @@ import pytest
 from backupd import config
 from backupd.config.model import Config
 from backupd.daemon.control import Control
-from backupd.daemon.health import STARTING, Health, token_ends
+from backupd.daemon.health import STARTING, Health
 from backupd.errors import BackupdError, Busy
 from tests.support.config import write
-from tests.support.daemon_facts import NOW
 
 TEXT = """\
 state_dir: state
@@ -67,6 +66,3 @@ def test_a_socket_in_use_is_refused_and_nothing_is_left_open(loaded: Config) -> 
             pass
         assert Control(loaded.state_dir).status().daemon
 
-
-def test_when_logins_end_is_known_of_those_that_do(loaded: Config) -> None:
-    assert token_ends(loaded, NOW) == {"bob": NOW}, "nobody has logged in, so it is over already"

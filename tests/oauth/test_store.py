@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
@@ -59,6 +60,42 @@ def test_only_its_owner_can_read_it_and_no_token_is_in_it(tmp_path: Path) -> Non
     assert folder.stat().st_mode & 0o777 == 0o700
     assert {path.name: path.stat().st_mode & 0o077 for path in folder.iterdir()} == {"alice.json": 0, "alice.lock": 0}
     assert b"secret" not in everything_below(tmp_path)
+
+
+def test_what_root_makes_belongs_to_whom_the_state_belongs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`sudo backupd auth login` must not lock the daemon's user out."""
+    given: dict[str, tuple[int, int]] = {}
+
+    def noted(descriptor: int, user: int, group: int) -> None:
+        given[Path(f"/proc/self/fd/{descriptor}").readlink().name] = (user, group)
+
+    monkeypatch.setattr(store.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(store.os, "fchown", noted)
+    monkeypatch.setattr(store.os, "chown", lambda path, user, group, **_: given.update({path.name: (user, group)}))
+    keep(logins_in(tmp_path))
+    owner = (tmp_path.stat().st_uid, tmp_path.stat().st_gid)
+    assert given == {"logins": owner, "alice.lock": owner, ".alice.new": owner}
+    given.clear()
+    keep(logins_in(tmp_path))
+    assert given == {".alice.new": owner}, "what is there is left as it is"
+
+
+@pytest.mark.parametrize("name", ["alice.lock", ".alice.new"])
+@pytest.mark.parametrize("hard", [False, True])
+def test_no_link_leads_to_another_s_file(tmp_path: Path, name: str, hard: bool) -> None:
+    """Root may write where the daemon's user put a link to a file of root's."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    victim.chmod(0o640)
+    (tmp_path / "logins").mkdir()
+    if hard:
+        (tmp_path / "logins" / name).hardlink_to(victim)
+    else:
+        (tmp_path / "logins" / name).symlink_to(victim)
+    with contextlib.suppress(StorageDenied):
+        keep(logins_in(tmp_path))
+    assert victim.read_text() == "precious"
+    assert victim.stat().st_mode & 0o777 == 0o640
 
 
 def test_what_may_be_known_is_known_without_a_key(tmp_path: Path) -> None:

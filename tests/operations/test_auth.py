@@ -225,6 +225,31 @@ def test_what_ends_is_told_before_it_ends(provider: OidcProvider, tmp_path: Path
     assert levels == {"fine": ["ok"], "soon": ["warning"], "over": [], "never": []}, "what is over, a login tells"
 
 
+def test_when_logins_end_is_known_for_monitors(provider: OidcProvider, authority: Authority, tmp_path: Path) -> None:
+    clients = {name: provider.client("alice", refresh_lifetime=days * 86_400) for name, days in (("a", 60), ("b", 7))}
+    clients |= {"c": provider.client("alice"), "d": provider.client("alice")}
+    certificate, key = authority.issue()
+    (tmp_path / "app.pem").write_bytes(certificate)
+    (tmp_path / "app.key").write_bytes(key)
+    robot = {
+        "issuer": provider.issuer, "client_id": "r", "grant": "client_credentials",
+        "certificate": "app.pem", "private_key": "app.key",
+    }  # fmt: skip
+    sections = {name: section(provider, clients[name]) for name in "abcd"} | {"robot": robot, "never": robot | {
+        "grant": "user"}}  # fmt: skip
+    loaded = configured(tmp_path, sections)
+    for name in "abcd":
+        log_in(provider, loaded, name)
+    provider.log_out(clients["d"])
+    grow_older(open_logins(loaded), "d", timedelta(hours=1))
+    with pytest.raises(LoginRefused):
+        imap_settings(loaded, "d").secret()
+
+    found = {name: (when - now()) // DAY for name, when in auth.ends(loaded).items()}
+
+    assert found == {"a": 59, "b": 6, "d": -1, "robot": 363, "never": 363}
+
+
 def test_a_refused_login_is_told_until_somebody_logs_in_again(
     provider: OidcProvider, loaded: Config, client: Client
 ) -> None:

@@ -161,7 +161,7 @@ def _row(one: Status, now: datetime) -> tuple[str, ...]:
     elif one.access_expires > now:
         access = f"for {output.age(one.access_expires - now)}"
     else:
-        access = "renewed when needed"
+        access = "expired" if any(each.over for each in one.warnings) else "renewed when needed"
     ends = f"{_day(one.login_ends)} ({one.why})" if one.login_ends else "never" if one.grant != "user" else "not known"
     return (
         one.account,
