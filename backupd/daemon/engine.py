@@ -134,7 +134,7 @@ class Engine:
         self.board.set_accounts(schedules)
         self._desk.resize(_limits(config))
         self._desk.set_accounts({name: _place(account) for name, account in config.accounts.items()})
-        jobs = Tasks(config, self._accounts, self.state, self._clock).all()
+        jobs = Tasks(config, self._accounts, self.state, self._clock, self._pulse).all()
         self._maintenance.set({name: task for name, (_, task) in jobs.items()})
         due = {f"account {name}": self._due(name, text) for name, text in schedules.items()}
         due |= {f"job {name}": Due(text, _asking(self._maintenance.request, name)) for name, (text, _) in jobs.items()}

@@ -9,9 +9,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from backupd.daemon.maintenance import Task
+from backupd.daemon.pulse import Pulse
 from backupd.errors import BackupdError, StorageError
 from backupd.operations.accounts import Accounts
 from backupd.operations.copy import copy
+from backupd.operations.events import Observer
 from backupd.operations.locks import renew_locks
 from backupd.operations.opening import open_copies, open_repository_storage
 from backupd.operations.prune import prune
@@ -26,10 +28,21 @@ LOCKS_SCHEDULE = "every 6 hours"
 
 
 class Tasks:
-    """The jobs of a configuration, with their schedules."""
+    """The jobs of a configuration, with their schedules.
 
-    def __init__(self, config: Config, accounts: Accounts, state: State, clock: Callable[[], datetime]) -> None:
+    pulse: hears of those that tell how they get on; the others may work for hours in silence.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        accounts: Accounts,
+        state: State,
+        clock: Callable[[], datetime],
+        pulse: Pulse | None = None,
+    ) -> None:
         self._config, self._accounts, self._state, self._clock = config, accounts, state, clock
+        self._pulse = pulse or Pulse()
 
     def all(self) -> dict[str, tuple[str, Task]]:
         """(schedule, task) of each job that is not switched off, by name."""
@@ -51,6 +64,12 @@ class Tasks:
         finally:
             self._accounts.give_back(repository, failed=failed)
 
+    @contextmanager
+    def _watched(self, job: str) -> Iterator[Observer]:
+        """An observer by whose events a job is known to get on."""
+        with self._pulse.job(job) as beat:
+            yield lambda event: beat()
+
     def _prune(self, stop: threading.Event) -> str:
         with self._repository() as repository:
             report = prune(repository, now=self._clock(), stop=stop)
@@ -60,7 +79,8 @@ class Tasks:
         done, errors = [], list[BackupdError]()
         for target in open_copies(self._config):
             try:  # the other copies are made all the same
-                report = copy(open_repository_storage(self._config), target, stop=stop)
+                with self._watched("copy") as observer:
+                    report = copy(open_repository_storage(self._config), target, observer=observer, stop=stop)
             except StorageError as error:
                 errors.append(error)
                 continue

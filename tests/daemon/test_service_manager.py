@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from backupd.config import load
 from backupd.daemon.engine import Engine
 from backupd.daemon.pulse import JOB_SECONDS, Pulse
+from backupd.daemon.tasks import Tasks, utc
 from backupd.daemon.telling import Nobody
 from tests.support.command import Place, imap
 from tests.support.dovecot_account import Account
@@ -90,3 +92,28 @@ def test_an_account_whose_server_has_gone_silent_counts_as_hung_in_the_end(
             engine.close()
     pulse.beat()
     assert pulse.healthy()
+
+
+def test_a_copy_gets_on_with_each_object(tmp_path: Path) -> None:
+    ticks = [0.0]
+
+    def clock() -> float:  # each sign of life looks at it
+        ticks[0] += 1
+        return ticks[0]
+
+    place = Place(tmp_path)
+    place.create()
+    place.configure({}, copies=[tmp_path / "copy"])
+    pulse = Pulse(clock=clock)
+    engine = Engine(load(place.config), Nobody(), pulse=pulse)
+    try:
+        jobs = Tasks(engine.config, engine._accounts, engine.state, utc, pulse).all()
+        before = ticks[0]
+        said = jobs["copy"][1](threading.Event())
+    finally:
+        engine.close()
+    copied = len(place.names(""))
+    assert said == f"{tmp_path}/copy: {copied} objects copied"
+    assert ticks[0] - before > copied
+    pulse.beat()
+    assert pulse.healthy(), "a copy that has ended is no hung job"

@@ -90,7 +90,8 @@ class Service:
         """Do what is left to do, to the letter. What is typed in is the passphrase."""
         for step in steps:
             assert step["command"], step["why"]
-            self.machine.run("sh", "-c", step["command"], stdin=f"{PASSPHRASE}\n")
+            done = self.machine.try_to_run("sh", "-c", step["command"], stdin=f"{PASSPHRASE}\n")
+            assert done.returncode == 0, f"{step['command']}: {done.stderr}\n{self.machine.journal('backupd')}"
 
     @property
     def pid(self) -> int:

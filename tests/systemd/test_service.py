@@ -8,6 +8,7 @@ import time
 
 from tests.support.machine import Machine
 from tests.support.mail import message
+from tests.support.ports import free_ports
 from tests.systemd.conftest import PASSPHRASE, PROGRAM, Service
 
 QUICK = "[Service]\nRestartSec=0.1\n"
@@ -235,3 +236,44 @@ def test_the_service_of_a_person_sees_what_it_needs_of_a_home(service: Service, 
     assert sorted(seen) == ["backup", "mail", "venv"]
     machine.run("systemctl", "stop", "backupd")
     machine.run("userdel", "--remove", "ann")
+
+
+# -- beside the daemon -------------------------------------------------------------------------------------------------
+
+
+def test_its_health_can_be_asked_in_its_own_folder_and_over_the_network(service: Service, machine: Machine) -> None:
+    (port,) = free_ports(1)
+    for listen, connect in (
+        ("unix:/run/backupd/health.sock", "s = socket.socket(socket.AF_UNIX); s.connect('/run/backupd/health.sock')"),
+        (f"127.0.0.1:{port}", f"s = socket.create_connection(('127.0.0.1', {port}))"),
+    ):
+        service.configure("alice")
+        config = machine.file("/etc/backupd/config.yaml")
+        config.write_text(config.read_text() + f'health: {{listen: "{listen}"}}\n')
+        service.do(service.install())
+        ask = f"import socket; {connect}; s.sendall(b'GET /healthz HTTP/1.0\\r\\n\\r\\n'); print(s.recv(99))"
+        assert " 200 " in machine.run("python3", "-c", ask), machine.journal("backupd")
+
+
+def test_an_audit_by_timer_is_no_failure_as_long_as_all_is_well(running: Service, machine: Machine) -> None:
+    machine.until(lambda: running.snapshots() == 1)
+    for unit in ("backupd-audit.service", "backupd-audit@alice.service"):
+        machine.run("systemctl", "start", unit)
+        assert (machine.show(unit, "Result"), machine.show(unit, "ExecMainStatus")) == ("success", "0")
+        assert "OK" in machine.journal(unit)
+    timer = "backupd-audit@alice.timer"
+    machine.run("systemctl", "enable", "--now", timer)
+    assert machine.show(timer, "ActiveState") == "active"
+    assert machine.show(timer, "NextElapseUSecRealtime") != ""
+
+
+def test_an_audit_that_finds_something_leaves_its_unit_failed(running: Service, machine: Machine) -> None:
+    machine.until(lambda: running.snapshots() == 1)
+    machine.run("systemctl", "stop", "backupd")
+    pack = next(machine.file(f"{running.repository}/packs").glob("*/*"))
+    pack.chmod(0o600)
+    pack.write_bytes(pack.read_bytes()[:-100])
+    done = machine.try_to_run("systemctl", "start", "backupd-audit")
+    assert done.returncode != 0
+    assert machine.show("backupd-audit", "ExecMainStatus") == "2", machine.journal("backupd-audit")
+    assert "backupd-audit.service" in machine.run("systemctl", "--failed", "--plain", "--no-legend")
