@@ -86,8 +86,14 @@ class Place:
         """Names of the repository's objects that begin so."""
         return [info.name for info in self.objects.list(prefix)]
 
-    def configure(self, accounts: dict[str, dict[str, object]], *, passphrase: str = PASSPHRASE) -> None:
-        """Write the configuration. accounts: the imap section of each."""
+    def configure(
+        self,
+        accounts: dict[str, dict[str, object]],
+        *,
+        passphrase: str = PASSPHRASE,
+        more: dict[str, object] | None = None,
+    ) -> None:
+        """Write the configuration. accounts: the imap section of each. more: other keys of the top level."""
         secret = self.folder / "passphrase"
         secret.write_text(f"{passphrase}\n")
         secret.chmod(0o600)
@@ -96,6 +102,7 @@ class Place:
             "state_dir": str(self.state),
             "repository": {"url": str(self.repository), "passphrase": {"file": str(secret)}},
             "accounts": {name: {"imap": imap} for name, imap in accounts.items()},
+            **(more or {}),
         }
         self.config.touch(mode=0o600)
         self.config.write_bytes(msgspec.json.encode(document))  # JSON is YAML
