@@ -1,8 +1,8 @@
 """`python -m bench watch`: what it costs to watch a thousand accounts for changes, and how soon one is told.
 
 A Dovecot has an account and a process for each connection; the process that measures is the one that watches, and does
-nothing else, a new one for each way: NOTIFY without TLS, NOTIFY with TLS, IDLE with TLS (for which the server says every
-two minutes that it is still there).
+nothing else, a new one for each way: NOTIFY without TLS, NOTIFY with TLS, IDLE with TLS (for which the server says
+every two minutes that it is still there).
 """
 
 from __future__ import annotations
