@@ -102,6 +102,14 @@ def other_subject(words: list[str]) -> int | None:
         from bench import s3
 
         return s3.main(words[1:])
+    if words[:1] == ["bandwidth"]:
+        from bench import bandwidth
+
+        return bandwidth.main(words[1:])
+    if words[:1] == ["watch"]:
+        from bench import watch
+
+        return watch.main(words[1:])
     if words[:1] == ["pop3"]:
         from bench import pop3
 

@@ -29,10 +29,9 @@ def size(value: object) -> int:
 def rate(value: object) -> int:
     """Octets a second: 10MB, 10 MB/s or 80Mbit. Raises ValueError."""
     text = value.strip().removesuffix("/s").rstrip() if isinstance(value, str) else value
-    if isinstance(text, str) and (match := _RATE.match(text)):
-        text = f"{float(match[1]) * _BITS[match[2]] / 8:.0f}B"
+    match = _RATE.match(text) if isinstance(text, str) else None
     try:
-        octets = size(text)
+        octets = int(float(match[1]) * _BITS[match[2]] / 8) if match else size(text)
     except ValueError:
         octets = 0
     if octets < _SLOWEST:

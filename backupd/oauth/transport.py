@@ -126,7 +126,7 @@ def open_transport(url: str, ca_file: Path | None, provider: str, *, seconds: fl
     Raises CertificateRefused when ca_file cannot be used.
     """
     parts = httpx2.URL(url)
-    context = tls.context_for(tls.Trust(ca_file), provider)
+    context = tls.context_for(tls.Trust(ca_file), provider, own=True)
     # http is this machine's, and needs no proxy.
     proxy = None if parts.scheme == "http" or proxy_bypass(parts.host) else getproxies().get(parts.scheme)
     inner = httpx2.HTTPTransport(verify=context, trust_env=False, proxy=proxy or None)

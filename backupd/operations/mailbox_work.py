@@ -105,13 +105,15 @@ class MailboxWork:
     def partial(self) -> MailboxRecord:
         """The record for a checkpoint: what is stored so far, and no position that would let the next run skip it."""
         status = MailboxStatus(uidvalidity=self.scan.status.uidvalidity, mailbox_id=self.scan.status.mailbox_id)
-        return self._record(status, self._joined(self.base), [])
+        joined, pairs = self._joined(self.base), self._pairs()
+        if pairs:  # what fills the gaps that a run before has left counts as well: else it would be read over and over
+            joined = segments.update(self._repository, joined, added=pairs)
+        return self._record(status, joined, [])
 
     def finish(self) -> MailboxRecord:
         """The record for the snapshot, with the proof of completeness: what the server listed is stored or missing."""
         changed: dict[int, MessageState] = {state.uid: state for state in self.scan.changed}
-        pairs = sorted((pair for result in self.results for pair in result.pairs), key=lambda pair: pair[0].uid)
-        base = self.base
+        base, pairs = self.base, self._pairs()
         if self.vanished or changed or pairs:
             base = segments.update(self._repository, base, vanished=self.vanished, changed=changed, added=pairs)
         joined = segments.merge_tail(self._repository, self._joined(base))
@@ -130,6 +132,10 @@ class MailboxWork:
             return self._refusals + [reasons[uid] for uid in missing if uid in reasons]
         unknown = "the server lists this message, and it is not in the snapshot"
         return [reasons.get(uid) or Problem(self.mailbox.name, uid, unknown) for uid in missing]
+
+    def _pairs(self) -> list[tuple[MessageRow, MessageState]]:
+        """Messages between those that are stored."""
+        return sorted((pair for result in self.results for pair in result.pairs), key=lambda pair: pair[0].uid)
 
     def _joined(self, base: list[Segment]) -> list[Segment]:
         fresh = [segment for result in self.results for segment in result.segments]

@@ -58,7 +58,7 @@ def wish(code: bytes, text: bytes, *, refused: bool = True) -> Wish | None:
 
 def throttled(found: Wish, said: str, *, subject: str) -> Throttled:
     """The error for a pause that is not waited out. said: the server's words, fit to be shown."""
-    what = "the server says that the account has used up what it allows" if found.exhausted else (
+    what = "the account has used up what the server allows" if found.exhausted else (
         "the server is throttling this account"
     )
     asked = f" and asks to wait {found.seconds:,.0f} s" if found.seconds is not None else ""

@@ -37,6 +37,7 @@ PLACE = 'not a place to listen; write "127.0.0.1:9847" or unix:/run/backupd/heal
 LISTEN = 'not an address and port; write "127.0.0.1:9847", "[::1]:9847" or unix:/path'
 REMOTE = "other machines can reach this address; take 127.0.0.1, or add allow_remote: true beside it"
 HOURS = "not hours of the day; write them as 08:00-18:00"
+RATE = "not a bandwidth; write at least 8kB, or a number and MB or Mbit a second, such as 10MB"
 SIZE = "not a size; write a number and kB, MB, GB or MiB, such as 10MB"
 
 
@@ -215,6 +216,9 @@ CASES = [
     ("objective: 1h", "objective: 1h\nquiet_hours: [8-18]", f"9: quiet_hours[0]: {HOURS}"),
     ("objective: 1h", "objective: 1h\nquiet_hours: ['08:00-24:30']", f"9: quiet_hours[0]: {HOURS}"),
     ("objective: 1h", "objective: 1h\nmemory: much", f"9: memory: {SIZE}"),
+    ("objective: 1h", "objective: 1h\nbandwidth: fast", f"9: bandwidth: {RATE}"),
+    ("objective: 1h", "objective: 1h\nbandwidth: 1kB", f"9: bandwidth: {RATE}"),
+    ("password: secret", "password: secret, daily_limit: some", f"7: accounts.alice.imap.daily_limit: {SIZE}"),
     ("objective: 1h", "objective: 1h\nmemory: 0MB", "9: memory: not a useful size; write more than nothing"),
     (
         "objective: 1h",

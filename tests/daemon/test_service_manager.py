@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from backupd.daemon.telling import Nobody
 
 from backupd.config import load
 from backupd.daemon.engine import Engine
 from backupd.daemon.pulse import JOB_SECONDS, Pulse
 from backupd.daemon.tasks import Tasks, utc
-from backupd.daemon.telling import Nobody
 from tests.support.command import Place, imap
 from tests.support.dovecot_account import Account
 from tests.support.service_manager import Manager

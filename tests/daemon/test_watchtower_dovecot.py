@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -109,22 +108,30 @@ def test_a_server_that_tells_of_nothing_is_left_to_be_polled(
 
 
 def test_a_server_that_was_restarted_is_watched_again(told: Told) -> None:
+    seconds = [1000.0]
     with Dovecot() as server:
         account = server.account()
         # The port is another after each start, so the way to the server is looked up anew.
-        where = {"port": server.ports.imap}
+        ports = [server.ports.imap]
 
         def connect(settings: ImapSettings, *arguments: Any, **more: Any) -> Watch | None:
-            return watch(replace(settings, **where), *arguments, **more)
+            return watch(replace(settings, port=ports[-1]), *arguments, **more)
 
-        tower = Watchtower(told.changed, told.state, connect=connect, clock=lambda: 20 * time.monotonic())
+        def later() -> None:
+            seconds[0] += 60
+            tower.wake()
+
+        tower = Watchtower(told.changed, told.state, connect=connect, clock=lambda: seconds[0])
         tower.add("it", settings(account))
         told.is_in("notify", "it")
+        server.doveadm("kick", account.username)  # by itself it takes ten seconds to tell those who wait that it ends
+        told.is_in("lost", "it")
         with server.stopped():
-            told.is_in("lost", "it")
-        assert told.states["it"][1] is not None
+            later()
+            told.until(lambda: "cannot connect" in str(told.states["it"][1]))
+        ports.append(server.ports.imap)
         before = told.changes["it"]
-        where["port"] = server.ports.imap
+        later()
         told.is_in("notify", "it")
         told.until(lambda: told.changes["it"] > before)  # for something may have come meanwhile
         told.after("it", lambda: account.append("INBOX", message("delivered")))

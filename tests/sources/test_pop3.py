@@ -16,12 +16,14 @@ from backupd.errors import (
     LoginRefused,
     ProtocolError,
     ServerRefused,
+    Throttled,
 )
 from backupd.model import Body
 from backupd.sources.pop3.base import Listed, Refused, Retrieved
 from backupd.sources.pop3.session import Session
 from backupd.sources.pop3.source import Pop3Source
 from backupd.wire.pop3_settings import Pop3Settings
+from backupd.wire.throttling import EXHAUSTED
 from tests.support import corpus
 from tests.support.dovecot_account import Account
 from tests.support.mail import message, nasty_mail, nasty_octets
@@ -114,6 +116,8 @@ def test_a_wrong_password_is_said_and_not_shown(way: str) -> None:
         (b"-ERR [AUTH] bad password", LoginRefused, None),
         (b"-ERR [SYS/PERM] mailbox is broken", LoginRefused, None),
         (b"-ERR no", LoginRefused, None),
+        (b"-ERR Request is throttled. Suggested Backoff Time: 299000 milliseconds", Throttled, 299.0),
+        (b"-ERR [SYS/TEMP] Account exceeded bandwidth limits", Throttled, EXHAUSTED),
     ],
 )
 def test_what_a_server_says_at_login_decides_whether_another_try_helps(
@@ -245,6 +249,20 @@ def test_a_message_that_is_refused_does_not_stop_the_others() -> None:
         session = opened(server)
         found = list(session.retrieve(session.listing()))
     assert [type(each) for each in found] == [Retrieved, Refused, Retrieved, Retrieved, Retrieved]
+
+
+@pytest.mark.parametrize("how", ["retrieve", "headers"])
+def test_a_server_that_wants_a_pause_is_not_asked_for_each_of_the_others(how: str) -> None:
+    text = b"-ERR Request is throttled. Suggested Backoff Time: 299000 milliseconds\r\n"
+    script = scripted(*MAILS, capabilities=("TOP", "UIDL", "USER"), on={b"RETR": [text] * 9, b"TOP": [text] * 9})
+    with ScriptedPop3(script) as server:
+        session = opened(server)
+        listing = session.listing()
+        asking = session.retrieve(listing) if how == "retrieve" else session.headers(range(1, 6))
+        with pytest.raises(Throttled) as asked:
+            list(asking)
+        assert asked.value.pause == 299
+        assert len([command for command in server.commands if command.startswith((b"RETR", b"TOP"))]) == 1
 
 
 @pytest.mark.parametrize("answer", [None, b"+OK\r\nhalf a mess"])

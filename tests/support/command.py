@@ -93,8 +93,10 @@ class Place:
         passphrase: str = PASSPHRASE,
         kind: str = "imap",
         copies: Sequence[Path] = (),
+        more: dict[str, object] | None = None,
     ) -> None:
-        """Write the configuration. accounts: the section of each that names its server. kind: imap or pop3."""
+        """Write the configuration. accounts: the section of each that names its server. kind: imap or pop3. more: other
+        keys of the top level."""
         secret = self.folder / "passphrase"
         secret.write_text(f"{passphrase}\n")
         secret.chmod(0o600)
@@ -104,6 +106,7 @@ class Place:
             "repository": {"url": str(self.repository), "passphrase": {"file": str(secret)}},
             "copies": [{"url": str(copy)} for copy in copies],
             "accounts": {name: {kind: section} for name, section in accounts.items()},
+            **(more or {}),
         }
         self.config.touch(mode=0o600)
         self.config.write_bytes(msgspec.json.encode(document))  # JSON is YAML

@@ -33,10 +33,10 @@ class Told:
             self.history.append((account, state))
             self._news.notify_all()
 
-    def until(self, right: Callable[[], bool]) -> None:
+    def until(self, right: Callable[[], bool], seconds: float = SECONDS) -> None:
         """Wait for this to be so. Raises AssertionError when it does not come."""
         with self._news:
-            assert self._news.wait_for(right, SECONDS), self.history[-20:]
+            assert self._news.wait_for(right, seconds), self.history[-20:]
 
     def until_true(self, right: Callable[[], bool]) -> None:
         """The same of what nobody tells of."""
@@ -45,9 +45,9 @@ class Told:
             assert time.monotonic() < until, self.history[-20:]
             time.sleep(0.005)
 
-    def is_in(self, state: str, *accounts: str) -> None:
+    def is_in(self, state: str, *accounts: str, seconds: float = SECONDS) -> None:
         """Wait for all of these accounts to be watched so."""
-        self.until(lambda: all(self.states.get(account, ("",))[0] == state for account in accounts))
+        self.until(lambda: all(self.states.get(account, ("",))[0] == state for account in accounts), seconds)
 
     def after(self, account: str, act: Callable[[], object]) -> None:
         """Wait for the account to have changed after this was done, and not before."""
