@@ -41,8 +41,8 @@ def _plain(fingerprint: str) -> str:
 def context_for(trust: Trust, subject: str, *, own: bool = False) -> ssl.SSLContext:
     """What checks certificates so. Raises CertificateRefused when the file of authorities cannot be used.
 
-    Connections share it: with the system's authorities it takes 0.8 MB, and tens of milliseconds to make, and the daemon
-    has a thousand connections. It is made anew from time to time, for authorities are updated.
+    Connections share it: with the system's authorities it takes 0.8 MB, and tens of milliseconds to make, and the
+    daemon has a thousand connections. It is made anew from time to time, for authorities are updated.
 
     Args:
         own: not shared, for whoever changes it; a client of HTTP asks for a protocol with it, for one.
