@@ -15,6 +15,7 @@ import msgspec
 from backupd.errors import Damaged, ObjectMissing
 from backupd.operations.costs import Costs, costs
 from backupd.operations.state import Run, State
+from backupd.repository import holds
 from backupd.repository.repository import Repository
 from backupd.repository.snapshots import Loss, Snapshot, SnapshotRef
 
@@ -37,8 +38,8 @@ class AccountStatus(msgspec.Struct, frozen=True):
     """How one account stands.
 
     snapshot, time: the newest snapshot and when it began. proved: when the account was last known to be backed up. age,
-    objective: seconds, None where there is none. problems: of the newest snapshot. losses: sudden losses whose pinned
-    snapshot is still there. reasons: why the level is not ok.
+    objective: seconds, None where there is none. problems: of the newest snapshot. losses: sudden losses that
+    nobody has accepted, and whose pinned snapshot is still there. reasons: why the level is not ok.
     """
 
     account: str
@@ -71,7 +72,8 @@ def status(repository: Repository, state: State, objectives: Mapping[str, timede
     Args:
         objectives: each account's name, and the oldest acceptable snapshot where one is configured.
     """
-    accounts = [_account(repository, state, name, objective, now) for name, objective in objectives.items()]
+    accepted = _accepted(repository)
+    accounts = [_account(repository, state, name, objective, accepted, now) for name, objective in objectives.items()]
     return Status(worst(account.level for account in accounts), accounts, costs(repository, state, now))
 
 
@@ -108,8 +110,21 @@ def worst(levels: Iterable[Level]) -> Level:
     return next((level for level in _WORST if level in found), Level.OK)
 
 
+def _accepted(repository: Repository) -> frozenset[str]:
+    """Snapshots whose losses somebody has accepted; none as long as a hold cannot be read, which `forget` tells."""
+    try:
+        return holds.read(repository).accepted
+    except Damaged:
+        return frozenset()
+
+
 def _account(
-    repository: Repository, state: State, name: str, objective: timedelta | None, now: datetime
+    repository: Repository,
+    state: State,
+    name: str,
+    objective: timedelta | None,
+    accepted: frozenset[str],
+    now: datetime,
 ) -> AccountStatus:
     refs = repository.refs(name)
     snapshots, damaged = _read(repository, refs)
@@ -118,7 +133,8 @@ def _account(
     proved = _proved(snapshots, runs)
     age = max(timedelta(), now - proved) if proved else None
     there = {ref.id for ref in refs}
-    losses = [loss for _, snapshot in snapshots for loss in snapshot.losses if loss.pinned in there]
+    told = [snapshot for ref, snapshot in snapshots if ref.id not in accepted]
+    losses = [loss for snapshot in told for loss in snapshot.losses if loss.pinned in there]
     level, reasons = judge(
         newest=newest[1] if newest else None,
         age=age,

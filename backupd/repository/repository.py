@@ -123,7 +123,7 @@ class Repository:
     ) -> None:
         """cache: the SQLite file that holds the index cache; None keeps it in memory. level: zstd's; None to choose."""
         self.storage, self.secrets = storage, secrets
-        self._random, self._effort, self._sizes = random, Effort(level), sizes or Sizes()
+        self.random, self._effort, self._sizes = random, Effort(level), sizes or Sizes()
         self.index = IndexCache(cache, secrets.repository)
         self._reader = BlobReader(
             storage,
@@ -237,7 +237,7 @@ class Repository:
             self._distrusted.discard(blob_id)
             if self._writer is None:
                 self._writer = PackWriter(
-                    self.storage, self.secrets, self._random, self.add_index, effort=self._effort, sizes=self._sizes
+                    self.storage, self.secrets, self.random, self.add_index, effort=self._effort, sizes=self._sizes
                 )
             # Under the lock, or a flush could count the blob as flushed before the writer has it.
             self._writer.add(blob_id, kind, data)
@@ -270,7 +270,7 @@ class Repository:
     def add_index(self, packs: Iterable[index.PackEntry]) -> None:
         """Store index objects about packs that are stored already."""
         for some in index.cut(packs):
-            data = index.seal(some, self.secrets, self._random)
+            data = index.seal(some, self.secrets, self.random)
             name = names.index(names.sha256([data]))
             self.storage.put(name, [data])
             self.index.add(name, some)
@@ -306,7 +306,7 @@ class Repository:
     def put_snapshot(self, snapshot: Snapshot) -> SnapshotRef:
         """Flush, then store the snapshot: with that it exists."""
         self.flush()
-        ref, data = snapshots.seal(snapshot, self.secrets, self._random)
+        ref, data = snapshots.seal(snapshot, self.secrets, self.random)
         self.storage.put(ref.name, [data])
         return ref
 
@@ -362,7 +362,7 @@ class Repository:
 
     def _write_slot(self, label: str, secret: str, role: Role, argon2: Argon2 | None) -> str:
         name, data = slots.wrap(
-            self.secrets.for_role(role), label, secret, random=self._random, now=datetime.now(UTC), argon2=argon2
+            self.secrets.for_role(role), label, secret, random=self.random, now=datetime.now(UTC), argon2=argon2
         )
         self.storage.put(name, [data])
         return name

@@ -75,6 +75,8 @@ class _Sweep:
             else:
                 self._remove(name)
         for each in ripe:
+            if any(name.startswith(names.SNAPSHOTS) for name in each.mark.objects):
+                continue  # it is there for the locks, and `forget` removes it
             if not self._waiting.intersection(each.mark.objects):  # all of it is gone, or needed
                 self._storage.delete(each.name)
         return Swept(self._removed, self._octets, sorted(self._waiting), self._until, self._needed)
