@@ -16,11 +16,13 @@ INDEX = "index/"
 SNAPSHOTS = "snapshots/"
 HOLDS = "holds/"
 MARKS = "marks/"
+NEEDS = "needs/"
 ALL = (DESCRIPTION, KEYS, PACKS, INDEX, SNAPSHOTS, HOLDS)
-"""How the names begin of all that a repository is made of. Marks are none of it: they say what is superfluous."""
+"""How the names begin of all that a repository is made of. Marks and needs are none of it: they are about what is
+superfluous."""
 
 _SNAPSHOT_NAME = re.compile(r"snapshots/([0-9a-f]{16})/(\d{8}T\d{9}Z-[0-9a-f]{8})\Z")
-_TIMED_NAME = re.compile(r"(marks|holds)/(\d{8}T\d{9}Z-[0-9a-f]{8})\Z")
+_TIMED_NAME = re.compile(r"(marks|needs|holds)/(\d{8}T\d{9}Z-[0-9a-f]{8})\Z")
 _CONTENT_NAME = re.compile(r"(?:packs/([0-9a-f]{2})|index)/([0-9a-f]{64})\Z")
 
 
@@ -80,6 +82,11 @@ def mark_time(name: str) -> datetime | None:
     return _time_below(MARKS, name)
 
 
+def need_time(name: str) -> datetime | None:
+    """The time in the object name of a need, or None for any other name."""
+    return _time_below(NEEDS, name)
+
+
 def hold_time(name: str) -> datetime | None:
     """The time in the object name of a hold, or None for any other name."""
     return _time_below(HOLDS, name)
@@ -101,6 +108,6 @@ def proves(name: str, data: Sequence[Buffer]) -> bool | None:
     if match := _CONTENT_NAME.match(name):
         digest = sha256(data)
         return digest == match[2] and match[1] in (None, digest[:2])
-    if parse_snapshot(name) or mark_time(name) or hold_time(name):
+    if parse_snapshot(name) or any(_time_below(prefix, name) for prefix in (MARKS, NEEDS, HOLDS)):
         return sha256(data)[:8] == name[-8:]
     return None
