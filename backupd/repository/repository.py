@@ -13,6 +13,7 @@ from typing import Self
 from backupd.errors import Damaged, Overtaken, StorageDenied, UsageError
 from backupd.repository import index, names, recipe, slots, snapshots
 from backupd.repository.blob_reader import BlobReader
+from backupd.repository.description import describe
 from backupd.repository.effort import Effort
 from backupd.repository.index_cache import WHOLE_PACK, IndexCache
 from backupd.repository.keys import Random, Role, Secrets
@@ -21,7 +22,7 @@ from backupd.repository.payload import BlobKind
 from backupd.repository.reliance import CLOCKS, Clock, Reliance
 from backupd.repository.slots import Argon2, Slot
 from backupd.repository.snapshots import Snapshot, SnapshotRef
-from backupd.repository.unlocking import create, describe, list_slots, unlock
+from backupd.repository.unlocking import create, list_slots, unlock
 from backupd.storage.base import Buffer, Storage
 
 __all__ = ["Repository", "create", "describe", "list_slots", "unlock"]
