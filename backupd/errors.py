@@ -14,7 +14,8 @@
     │   ├── ObjectExists
     │   ├── StorageFull
     │   ├── StorageDenied
-    │   └── StorageUnavailable      transient
+    │   ├── StorageUnavailable      transient
+    │   └── Overtaken               transient
     └── ServerError                 exit 1   a mail server
         ├── ConnectionFailed        transient
         ├── ConnectionLost          transient
@@ -121,6 +122,10 @@ class StorageDenied(StorageError):
 
 class StorageUnavailable(StorageError, Transient):
     """The storage cannot be reached or fails for now."""
+
+
+class Overtaken(StorageError, Transient):
+    """What a run goes on from was removed while it stood still; run again, it goes on from what is there."""
 
 
 class ServerError(BackupdError):

@@ -12,9 +12,11 @@ import json
 import sys
 from datetime import UTC, datetime
 
+import msgspec
+
 from backupd.mail.base64lines import Wrapping, encode
 from backupd.model import MessageState
-from backupd.repository import block, index, keys, names, payload, recipe, runs, slots
+from backupd.repository import block, holds, index, keys, names, payload, recipe, runs, slots
 from backupd.repository.index import BlockEntry, PackEntry
 from backupd.repository.payload import BlobKind
 from backupd.repository.runs import Envelope, MessageRow
@@ -63,6 +65,11 @@ def main() -> None:
         recipe.Base64Part([b"b" * 32], 76, b"\r\n", 2),
     ]
     envelopes = [Envelope(b"date", b"from", b"to", b"subject", b"<id>", (b"a.pdf",))]
+    records: list[holds.Record] = [
+        holds.Hold(1, "2026-11-01T12:00:00.000Z", "alice", "a reason", None, "2027-11-01T12:00:00.000Z"),
+        holds.Release(1, "2026-11-02T12:00:00.000Z", "20261101T120000000Z-1a2b3c4d", "another"),
+        holds.Acceptance(1, "2026-11-03T12:00:00.000Z", "alice", ["20261101T120000000Z-5e6f7a8b"]),
+    ]
     wrapped = b"".join(encode([bytes(range(100))], Wrapping(76, b"\r\n"), 2))
     document = {
         "secrets": {
@@ -79,7 +86,7 @@ def main() -> None:
         "payload": {"kinds": [0, 0], "blobs": [message.hex(), b"part".hex()], "octets": blobs.hex()},
         "blocks": [
             {"kind": kind, "payload": blobs.hex(), "octets": block.seal(kind, blobs, secrets, random, level=3).hex()}
-            for kind in block.Kind
+            for kind in (block.Kind.CONTENT, block.Kind.METADATA, block.Kind.INDEX, block.Kind.SNAPSHOT)
         ],
         "index": {"payload_of": entry_of(entry), "octets": index.seal([entry], secrets, random).hex()},
         "recipe": {
@@ -101,6 +108,9 @@ def main() -> None:
         "envelope_run": {"octets": runs.encode_envelopes(envelopes).hex()},
         "slot": {"passphrase": "correct horse", "json": slot.decode()},
         "exported_key": slots.export(secrets),
+        "holds": [
+            {"record": msgspec.to_builtins(each), "octets": holds.seal(each, secrets, random).hex()} for each in records
+        ],
     }
     sys.stdout.write(json.dumps(document, indent=1) + "\n")
 

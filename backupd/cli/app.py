@@ -34,6 +34,8 @@ COMMANDS = (
     ("import", _BACK_UP, "Take in mail from local files: mbox, Maildir, Thunderbird, Takeout, .eml and more."),
     ("restore", _BACK_UP, "Write a snapshot's mail to a server or to files."),
     ("copy", _BACK_UP, "Make the configured copies equal to the repository; needs no key."),
+    ("forget", _CARE, "Remove snapshots that no rule of retention, no hold and no pin keeps."),
+    ("hold", _CARE, "Keep snapshots from being forgotten; accept a sudden loss."),
     ("prune", _CARE, "Merge small packs, and remove what is superfluous."),
     ("repair", _CARE, "Put good objects in the place of damaged and missing ones, from copies or versions."),
     ("demo", _BACK_UP, "Show the whole cycle on a mailbox of its own; needs no configuration."),
@@ -54,6 +56,12 @@ SUBCOMMANDS = {
         ("login", "Have somebody log in, on another device or by a browser, and keep the login."),
         ("status", "Show when which login ends, and what to do about it."),
         ("logout", "Revoke a login where the provider can, and forget it."),
+    ),
+    "hold": (
+        ("add", "Keep a snapshot, or all of an account, from being forgotten."),
+        ("list", "List what keeps snapshots from being forgotten."),
+        ("remove", "End a hold."),
+        ("accept-loss", "Say that the sudden losses of an account are meant, so that they pin no snapshot any more."),
     ),
     "config": (
         ("check", "Check the configuration and every secret it refers to."),
@@ -87,7 +95,8 @@ def make_app(run: Callable[[Context, App, list[str]], int]) -> App:
         if name in SUBCOMMANDS:
             sub = App(name=name, help=text, group=group, sort_key=place)
             for order, (verb, what) in enumerate(SUBCOMMANDS[name]):
-                sub.command(f"backupd.cli.commands.{name}:{verb}_command", name=verb, help=what, sort_key=order)
+                function = f"{verb.replace('-', '_')}_command"
+                sub.command(f"backupd.cli.commands.{name}:{function}", name=verb, help=what, sort_key=order)
             app.command(sub)
         else:
             module = f"backupd.cli.commands.{_MODULES.get(name, name.replace('-', '_'))}"

@@ -145,22 +145,22 @@ class Copy(Section):
 
 
 class Retention(Section):
-    """How long snapshots are kept; what none of these keeps may be forgotten."""
+    """How long snapshots are kept; what none of these keeps is forgotten. Without any, all are kept."""
 
     keep_last: Count | None = None
     """The newest so many."""
     keep_hourly: Count | None = None
-    """The last of each of so many hours."""
+    """The last of each of the newest so many hours that have one."""
     keep_daily: Count | None = None
-    """The last of each of so many days."""
+    """The last of each of the newest so many days (in UTC) that have one."""
     keep_weekly: Count | None = None
-    """The last of each of so many weeks."""
+    """The last of each of the newest so many weeks that have one."""
     keep_monthly: Count | None = None
-    """The last of each of so many months."""
+    """The last of each of the newest so many months that have one."""
     keep_yearly: Count | None = None
-    """The last of each of so many years."""
+    """The last of each of the newest so many years that have one."""
     keep_within: Duration | None = None
-    """Everything younger than this, such as 7d."""
+    """All that are less than this, such as 7d, older than the newest."""
 
 
 class Mailboxes(Section):
@@ -189,6 +189,8 @@ class AccountConfig(Section):
     """With "continuous": how often all mailboxes are looked at besides."""
     objective: Duration | None = None
     """Oldest acceptable snapshot, such as 1h; status and audit say when it is missed."""
+    retention: Retention | None = None
+    """How long this account's snapshots are kept, in place of the default; {} keeps all."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> AccountConfig:
@@ -225,7 +227,7 @@ class Config(Section):
     copies: tuple[Copy, ...] = Field(default=(), strict=False)
     """Further repositories, equal to the first."""
     retention: Retention = Retention()
-    """How long snapshots are kept."""
+    """How long snapshots are kept, of accounts that do not say so themselves."""
     log: LogConfig = LogConfig()
     """What the daemon writes to standard error."""
     notify: tuple[NotifyConfig, ...] = Field(default=(), strict=False)

@@ -14,6 +14,7 @@ from backupd.errors import BackupdError, StorageError
 from backupd.operations.accounts import Accounts
 from backupd.operations.copy import copy
 from backupd.operations.events import Observer
+from backupd.operations.forget import forget, rules_of
 from backupd.operations.locks import renew_locks
 from backupd.operations.opening import open_copies, open_repository_storage
 from backupd.operations.prune import prune
@@ -48,6 +49,8 @@ class Tasks:
         """(schedule, task) of each job that is not switched off, by name."""
         wanted = self._config.maintenance
         jobs: dict[str, tuple[str, Task]] = {"prune": (wanted.prune, self._prune)}
+        if any(not rules.are_none for rules in rules_of(self._config).values()):
+            jobs["forget"] = (wanted.forget, self._forget)
         if self._config.copies:
             jobs["copy"] = (wanted.copies, self._copy)
         buckets = [self._config.repository.s3, *(each.s3 for each in self._config.copies)]
@@ -69,6 +72,12 @@ class Tasks:
         """An observer by whose events a job is known to get on."""
         with self._pulse.job(job) as beat:
             yield lambda event: beat()
+
+    def _forget(self, stop: threading.Event) -> str:
+        rules, now = rules_of(self._config), self._clock()
+        with self._repository() as repository, self._watched("forget") as observer:
+            report = forget(repository, rules, state=self._state, now=now, observer=observer, stop=stop)
+        return f"{report.forgotten} snapshots forgotten, {report.kept} kept"
 
     def _prune(self, stop: threading.Event) -> str:
         with self._repository() as repository:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from backupd.errors import BackupdError, Damaged, Interrupted, Throttled
+from backupd.errors import BackupdError, Damaged, Interrupted, Overtaken, Throttled
 from backupd.operations import pausing, standing
 from backupd.operations.backup_report import BackupReport
 from backupd.operations.backup_run import CHECKPOINT_SECONDS, BackupRun
@@ -142,11 +142,15 @@ def recorded(
         history = History(repository, account, started, clock)
         try:
             try:
-                report = run(history)
-            except Damaged:
-                # What was damaged is known now; the second time it is made up for before anything else (mend.py).
+                with repository.running(history.parent_ref):
+                    report = run(history)
+            except (Damaged, Overtaken):
+                # What was damaged is known now; the second time it is made up for before anything else (mend.py), so
+                # that nothing was amiss a moment ago must not keep it from looking.
+                repository.sound_until = 0.0
                 history = History(repository, account, started, clock)
-                report = run(history)
+                with repository.running(history.parent_ref):
+                    report = run(history)
         except BaseException as error:
             outcome: Outcome = "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
             if isinstance(error, Throttled):

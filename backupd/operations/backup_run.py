@@ -209,7 +209,12 @@ class BackupRun:
                 self._gone.add(b"", rows, dated=False)
         server_ids = bool({"OBJECTID", "X-GM-EXT-1"} & set(self._server.capabilities))
         recogniser = Recogniser(
-            self._gone, self._state, self._account, self._repository.secrets, server_ids=server_ids
+            self._gone,
+            self._state,
+            self._account,
+            self._repository.secrets,
+            relies=self._repository.relies,
+            server_ids=server_ids,
         )
         store = MessageStore(self._repository)
         ahead = sum(len(work.new) for work in self._works.values())

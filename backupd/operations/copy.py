@@ -109,7 +109,9 @@ class _Copy:
         packs = self._lacking(names.PACKS)
         description = list(self._lacking(names.DESCRIPTION))
         keys = self._lacking(names.KEYS)
-        stages = [description + keys, packs, indexes, snapshots]
+        # Before the snapshots: what is held must never be there without its hold.
+        holds = self._lacking(names.HOLDS)
+        stages = [description + keys + holds, packs, indexes, snapshots]
         ahead = list(chain.from_iterable(stages))
         self._observer(Plan(self._target.url, len(ahead), sum(each.size for each in ahead)))
         with ThreadPoolExecutor(self._connections, thread_name_prefix="copy") as pool:

@@ -14,13 +14,15 @@ import msgspec
 from backupd.errors import Damaged, UsageError
 from backupd.mail.headers import readable
 from backupd.model import MessageState
+from backupd.operations.facts import Known, facts_of
+from backupd.operations.protection import Protection
 from backupd.operations.selection import readable_path
 from backupd.repository import runs, segments
 from backupd.repository.keys import Role
 from backupd.repository.payload import BlobKind
 from backupd.repository.repository import Repository
 from backupd.repository.runs import Envelope, MessageRow
-from backupd.repository.snapshots import MailboxRecord, Snapshot, SnapshotRef
+from backupd.repository.snapshots import MailboxRecord, Snapshot, SnapshotRef, timestamp
 
 _READERS = 8
 _RUNS_KEPT = 16
@@ -30,7 +32,8 @@ Pair = tuple[MessageRow, MessageState]
 
 
 class SnapshotLine(msgspec.Struct, frozen=True):
-    """A snapshot in a list. time: when it began. damaged: why it cannot be read, and then the rest says nothing."""
+    """A snapshot in a list. time: when it began. damaged: why it cannot be read, and then the rest says nothing.
+    kept: holds and pins that keep it from being forgotten."""
 
     id: str
     account: str
@@ -45,6 +48,7 @@ class SnapshotLine(msgspec.Struct, frozen=True):
     problems: int
     losses: int
     damaged: str = ""
+    kept: list[str] = []
 
 
 class MailboxLine(msgspec.Struct, frozen=True):
@@ -79,18 +83,29 @@ class MessageLine(msgspec.Struct, frozen=True):
     attachments: list[str] | None = None
 
 
-def snapshots(repository: Repository, account: str | None = None) -> list[SnapshotLine]:
-    """All snapshots, or an account's, oldest first. One that is damaged is in the list and says so."""
+def snapshots(
+    repository: Repository, account: str | None = None, protection: Protection | None = None
+) -> list[SnapshotLine]:
+    """All snapshots, or an account's, oldest first. One that is damaged is in the list and says so.
+
+    protection: what is known of holds; without it, the lines say nothing of what keeps them.
+    """
+    refs = repository.refs(account)
     with ThreadPoolExecutor(_READERS) as pool:
-        return list(pool.map(lambda ref: _snapshot_line(repository, ref, account or ""), repository.refs(account)))
+        pairs = list(pool.map(lambda ref: _snapshot_line(repository, ref, account or ""), refs))
+    if protection is None:
+        return [line for line, _ in pairs]
+    why = protection.reasons([known for _, known in pairs])
+    return [msgspec.structs.replace(line, kept=why.get(line.id, [])) for line, _ in pairs]
 
 
-def _snapshot_line(repository: Repository, ref: SnapshotRef, account: str) -> SnapshotLine:
+def _snapshot_line(repository: Repository, ref: SnapshotRef, account: str) -> tuple[SnapshotLine, Known]:
     try:
-        return describe(ref, repository.snapshot(ref))
+        snapshot = repository.snapshot(ref)
     except Damaged as error:
-        time = ref.time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        return SnapshotLine(ref.id, account, time, "", False, False, None, 0, 0, 0, 0, 0, str(error))
+        line = SnapshotLine(ref.id, account, timestamp(ref.time), "", False, False, None, 0, 0, 0, 0, 0, str(error))
+        return line, Known(ref, None)
+    return describe(ref, snapshot), Known(ref, facts_of(snapshot))
 
 
 def describe(ref: SnapshotRef, snapshot: Snapshot) -> SnapshotLine:

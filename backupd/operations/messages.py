@@ -63,7 +63,7 @@ class MessageStore:
         if not split.has_base64(raw):
             self._repository.put(message, BlobKind.PLAIN, raw)
             return Stored(message, len(raw), headers.header_of(raw), headers.attachment_names(raw))
-        if self._repository.has(message):
+        if self._repository.relies(message):
             return Stored(message, len(raw), headers.header_of(raw), headers.attachment_names(raw))
         maker = _RecipeMaker(self._secrets.content_id)
         blobs, literals = [], []
@@ -79,7 +79,7 @@ class MessageStore:
             # Parts first: a recipe is never there without them.
             for blob_id, data in blobs:
                 self._repository.put(blob_id, BlobKind.PLAIN, data)
-            self._repository.put(message, BlobKind.RECIPE, recipe.encode(maker.pieces))
+            self._repository.put_recipe(message, maker.pieces)
         else:
             self._repository.put(message, BlobKind.PLAIN, raw)
         names = headers.attachment_names(b"".join(literals))
@@ -93,7 +93,7 @@ class MessageStore:
             if len(header) < _HEADER_LIMIT:
                 header += chunk[: _HEADER_LIMIT - len(header)]
         message = identity.digest()
-        known = self._repository.has(message)
+        known = self._repository.relies(message)
         maker = _RecipeMaker(self._secrets.content_id)
         names: dict[bytes, None] = {}
         proof = self._secrets.content_hasher()
@@ -108,7 +108,7 @@ class MessageStore:
         if not known:
             if proof.digest() != message:
                 raise Damaged("a message changed while it was read", remedy="run the backup again")
-            self._repository.put(message, BlobKind.RECIPE, recipe.encode(maker.pieces))
+            self._repository.put_recipe(message, maker.pieces)
         return Stored(message, body.size, headers.header_of(header), tuple(names)[: headers.MOST_ATTACHMENTS])
 
     def blobs_of(self, body: bytes | Body) -> tuple[bytes, set[bytes]]:
@@ -171,11 +171,11 @@ class MessageStore:
 
     def is_whole(self, message: bytes) -> bool:
         """Whether the message is there with all its parts, as far as this key can tell: a writer's cannot look into
-        recipes. Bytes are not checked but those of recipes."""
+        recipes, and believes the index. Bytes are not checked but those of recipes."""
         if not self._repository.has(message):
             return False
         if self._secrets.role is not Role.READER:
-            return True
+            return self._repository.index.is_whole(message)
         try:
             kind, data = self._repository.read(message)
             pieces = recipe.decode(data, _named(message)) if kind is BlobKind.RECIPE else []

@@ -1,48 +1,33 @@
-"""`backupd prune`: remove what is superfluous, in two steps, while others may be reading and writing.
+"""`backupd prune`: remove what no snapshot needs, in two steps, while others may be reading and writing.
 
-The first step makes what takes the place of it, and marks it. The second one, a grace period later, removes what was
-marked and is still superfluous. In between, those who know the old places have time to end; later, whoever misses a
-pack looks for what it held in others. There is no lock, and any number of machines may do it.
+The first step finds what no snapshot needs, and packs that are small or needed in part; it stores what takes their
+place and marks them. The second one, a grace period later, removes what was marked and is still superfluous. In
+between, those who know the old places have time to end, and whoever writes and relies on something that is marked has
+time to say so (repository/reliance.py). There is no lock, and any number of machines may do it. No key that reads mail
+is needed.
 """
 
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Final
 
-import msgspec
-
-from backupd.errors import Interrupted
-from backupd.operations.events import Advance, Observer, Plan, ignore
-from backupd.repository import marks, names
-from backupd.repository.merging import FEWEST, merge
+from backupd.errors import UsageError
+from backupd.operations.events import Observer, ignore
+from backupd.operations.prune_report import PruneReport, together
+from backupd.operations.prune_run import PruneRun
 from backupd.repository.pack_writer import Sizes
+from backupd.repository.planning import FEWEST, MAX_UNUSED, Limits
 from backupd.repository.repository import Repository
-from backupd.repository.sweeping import Swept, sweep
 
-GRACE = timedelta(days=1)
+__all__ = ["GRACE", "LEAST_GRACE", "PruneReport", "prune"]
 
-
-class PruneReport(msgspec.Struct, frozen=True):
-    """What a prune did.
-
-    packs, octets: small packs that were merged, and their octets; into: the packs they were merged to. marked: objects
-    that became superfluous, and are removed after the grace period. removed, freed: objects, and octets, that were
-    removed now. waiting: marked objects that are not old enough, or that a lock keeps until `locked_until`. damaged:
-    packs that are not what their names say. needed: objects that had been marked and are needed.
-    """
-
-    repository: str
-    packs: int
-    octets: int
-    into: int
-    marked: int
-    removed: int
-    freed: int
-    waiting: int
-    locked_until: datetime | None
-    damaged: list[str]
-    needed: list[str]
+GRACE: Final = timedelta(days=1)
+LEAST_GRACE: Final = timedelta(hours=3)
+"""Whoever writes looks at marks every 20 minutes, and believes no look that is older than an hour."""
 
 
 def prune(
@@ -50,44 +35,45 @@ def prune(
     *,
     now: datetime,
     grace: timedelta = GRACE,
+    alone: bool = False,
+    dry_run: bool = False,
     fewest: int = FEWEST,
+    max_unused: float | int = MAX_UNUSED,
+    max_repack: int | None = None,
     sizes: Sizes | None = None,
     observer: Observer = ignore,
     stop: threading.Event | None = None,
+    seconds: Callable[[], float] = time.monotonic,
 ) -> PruneReport:
-    """Remove what was marked at least `grace` ago, merge small packs and index objects, and mark those.
+    """Remove what was marked at least `grace` ago, and mark what is superfluous by now.
 
-    Raises Interrupted (the next call goes on), StorageDenied where these credentials may not remove objects, and errors
-    of the storage that stop everything. Needs the writer's role.
+    Args:
+        grace: three hours or more. alone: nobody else is at work, on any machine, so nothing need be waited for, and
+            what is superfluous goes at once.
+        dry_run: only say what would be done.
+        fewest, max_unused, max_repack: see repository/planning.py.
+        seconds: a clock that only goes forward.
+
+    Raises Interrupted (the next call goes on), UsageError, StorageDenied where these credentials may not remove
+    objects, and errors of the storage that stop everything. Needs the writer's role.
     """
-    stop = stop or threading.Event()
-    storage = repository.storage
-    known = marks.read(storage)
-    ripe = [each for each in known if each.time <= now - grace]
-    swept = sweep(repository, ripe, known, now) if ripe else Swept(0, 0, [], None, [])
-    repository.refresh()
-    left = marks.objects(marks.read(storage))
-    observer(Plan(storage.url, 0))
-
-    def moved(name: str, octets: int) -> None:
-        observer(Advance(storage.url, name, 1, octets))
-
-    merged = merge(repository, left, fewest=fewest, sizes=sizes, moved=moved, stop=stop)
-    if merged.superfluous:
-        marks.put(storage, merged.superfluous, "merged", now)
-    if stop.is_set():
-        raise Interrupted("stopped", subject=storage.url, remedy="the next prune goes on")
-    there = {info.name for kind in (names.PACKS, names.INDEX) for info in storage.list(kind)}
-    return PruneReport(
-        repository=storage.url,
-        packs=merged.packs,
-        octets=merged.octets,
-        into=merged.into,
-        marked=len(merged.superfluous),
-        removed=swept.removed,
-        freed=swept.octets,
-        waiting=len(left & there),
-        locked_until=swept.until,
-        damaged=merged.damaged,
-        needed=swept.needed,
+    if grace < LEAST_GRACE and not alone:
+        raise UsageError(
+            "who writes elsewhere needs time to say what it needs",
+            subject="--grace",
+            remedy="write 3h or more; or --alone, if nobody else is at work",
+        )
+    sizes = sizes or Sizes()
+    run = PruneRun(
+        repository,
+        now,
+        timedelta() if alone else grace,
+        Limits(fewest, sizes.pack // 2, max_unused, max_repack),
+        sizes,
+        observer,
+        stop or threading.Event(),
+        seconds,
+        dry_run=dry_run,
     )
+    report = run.run()
+    return together(report, run.run()) if alone and not dry_run else report

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
@@ -94,10 +94,20 @@ class GoneMessages:
 class Recogniser:
     """Finds the stored message behind a new UID."""
 
-    def __init__(self, gone: GoneMessages, state: State, account: str, secrets: Secrets, *, server_ids: bool) -> None:
-        """server_ids: whether the server has EMAILID or X-GM-MSGID."""
+    def __init__(
+        self,
+        gone: GoneMessages,
+        state: State,
+        account: str,
+        secrets: Secrets,
+        *,
+        relies: Callable[[bytes], bool],
+        server_ids: bool,
+    ) -> None:
+        """relies: whether a blob is in the repository and stays there. server_ids: whether the server has EMAILID or
+        X-GM-MSGID."""
         self._gone, self._state, self._account, self._secrets = gone, state, account, secrets
-        self._server_ids = server_ids
+        self._relies, self._server_ids = relies, server_ids
 
     @property
     def useful(self) -> bool:
@@ -112,7 +122,8 @@ class Recogniser:
         for described in session.describe(mailbox, uids):
             facts = described.facts
             row = self._state.recall(self._account, facts.server_id) if facts.server_id else None
-            if row:
+            # The state knows messages of snapshots that are forgotten by now.
+            if row and self._relies(row.message) and self._relies(row.envelopes):
                 yield _at(row, described), described.state
             elif candidates := self._gone.candidates(facts.size, facts.internaldate):
                 likely[facts.uid] = (described, candidates)

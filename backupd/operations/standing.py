@@ -16,6 +16,7 @@ from backupd.errors import Damaged, ObjectMissing
 from backupd.operations.backup_report import BackupReport
 from backupd.operations.history import History
 from backupd.operations.state import Run, State
+from backupd.repository import holds
 from backupd.repository.repository import Repository
 from backupd.repository.snapshots import Loss, Snapshot, SnapshotRef
 
@@ -73,17 +74,38 @@ def learn(repository: Repository, state: State, account: str) -> Standing:
     """
     known = kept(state, account).get(account)
     if known is None or known.repository != repository.secrets.repository.hex():
-        known, _ = read(repository, state, account, thorough=repository.storage.requests is None)
+        thorough = repository.storage.requests is None
+        known, _ = read(repository, state, account, thorough=thorough, accepted=accepted_losses(repository))
         keep(state, account, known)
     return known
 
 
+def accepted_losses(repository: Repository) -> frozenset[str]:
+    """Snapshots whose losses somebody has accepted; none as long as a hold cannot be read, which `forget` tells."""
+    try:
+        return holds.read(repository).accepted
+    except Damaged:
+        return frozenset()
+
+
+def forget_losses(state: State, account: str) -> None:
+    """The account's losses are accepted."""
+    if (known := kept(state, account).get(account)) is not None:
+        keep(state, account, msgspec.structs.replace(known, losses=[]))
+
+
 def read(
-    repository: Repository, state: State, account: str, *, thorough: bool = True
+    repository: Repository,
+    state: State,
+    account: str,
+    *,
+    thorough: bool = True,
+    accepted: Collection[str] = (),
 ) -> tuple[Standing, list[SnapshotRef]]:
     """How the account stands by repository and run history, and which of its newest snapshots are damaged.
 
-    thorough: look for losses in older snapshots than the newest complete one, too.
+    thorough: look for losses in older snapshots than the newest complete one, too. accepted: ids of snapshots whose
+    losses somebody has accepted.
     """
     refs = repository.refs(account)
     found: list[tuple[SnapshotRef, Snapshot]] = []
@@ -119,7 +141,13 @@ def read(
                 [snapshot.started for _, snapshot in found if snapshot.complete][:1],
                 [run.started for run in good if not run.problems][:1],
             ),
-            losses=[loss for _, snapshot in reversed(found) for loss in snapshot.losses if loss.pinned in there],
+            losses=[
+                loss
+                for ref, snapshot in reversed(found)
+                if ref.id not in accepted
+                for loss in snapshot.losses
+                if loss.pinned in there
+            ],
             last_run=runs[0] if runs else None,
         ),
         damaged[::-1],

@@ -12,7 +12,7 @@ import os
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -46,6 +46,8 @@ CREATE TABLE IF NOT EXISTS requests (
     repository TEXT, day TEXT, writes INTEGER NOT NULL, listings INTEGER NOT NULL, reads INTEGER NOT NULL,
     PRIMARY KEY (repository, day)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS listing (account TEXT PRIMARY KEY, digest BLOB NOT NULL, snapshot TEXT NOT NULL)
+    WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS facts (repository TEXT, name TEXT, facts BLOB NOT NULL, PRIMARY KEY (repository, name))
     WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS mended (account TEXT PRIMARY KEY, token TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS downloaded (account TEXT, hour TEXT, octets INTEGER NOT NULL, PRIMARY KEY (account, hour))
@@ -259,6 +261,24 @@ class State:
     def remember_listing(self, account: str, digest: bytes, snapshot: str) -> None:
         """The snapshot holds all that the server lists."""
         self._write("INSERT OR REPLACE INTO listing VALUES (?, ?, ?)", [(account, digest, snapshot)])
+
+    # What is known of snapshots
+
+    def facts(self, repository: str, first: str, last: str) -> dict[str, bytes]:
+        """What is remembered of the snapshots of a repository (its id) whose object names are first to last."""
+        query = "SELECT name, facts FROM facts WHERE repository = ? AND name BETWEEN ? AND ?"
+        rows = self._read(query, repository, first, last)
+        return dict(msgspec.convert(rows, list[tuple[str, bytes]]))
+
+    def remember_facts(self, repository: str, facts: Mapping[str, bytes]) -> None:
+        """Remember this of snapshots, which never change."""
+        if facts:
+            rows = [(repository, name, each) for name, each in facts.items()]
+            self._write("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", rows)
+
+    def forget_facts(self, repository: str, names: Iterable[str]) -> None:
+        """These snapshots are gone."""
+        self._write("DELETE FROM facts WHERE repository = ? AND name = ?", [(repository, name) for name in names])
 
     # Damage that a backup has made up for
 

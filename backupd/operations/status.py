@@ -13,7 +13,7 @@ from enum import StrEnum
 import msgspec
 
 from backupd.operations.costs import Costs, costs
-from backupd.operations.standing import Standing, read
+from backupd.operations.standing import Standing, accepted_losses, read
 from backupd.operations.state import Run, State
 from backupd.repository.repository import Repository
 from backupd.repository.snapshots import Loss, SnapshotRef
@@ -37,8 +37,8 @@ class AccountStatus(msgspec.Struct, frozen=True):
     """How one account stands.
 
     snapshot, time: the newest snapshot and when it began. proved: when the account was last known to be backed up. age,
-    objective: seconds, None where there is none. problems: of the newest snapshot. losses: sudden losses whose pinned
-    snapshot is still there. reasons: why the level is not ok.
+    objective: seconds, None where there is none. problems: of the newest snapshot. losses: sudden losses that
+    nobody has accepted, and whose pinned snapshot is still there. reasons: why the level is not ok.
     """
 
     account: str
@@ -71,7 +71,8 @@ def status(repository: Repository, state: State, objectives: Mapping[str, timede
     Args:
         objectives: each account's name, and the oldest acceptable snapshot where one is configured.
     """
-    accounts = [_account(repository, state, name, objective, now) for name, objective in objectives.items()]
+    accepted = accepted_losses(repository)
+    accounts = [_account(repository, state, name, objective, accepted, now) for name, objective in objectives.items()]
     return Status(worst(account.level for account in accounts), accounts, costs(repository, state, now))
 
 
@@ -82,9 +83,14 @@ def worst(levels: Iterable[Level]) -> Level:
 
 
 def _account(
-    repository: Repository, state: State, name: str, objective: timedelta | None, now: datetime
+    repository: Repository,
+    state: State,
+    name: str,
+    objective: timedelta | None,
+    accepted: frozenset[str],
+    now: datetime,
 ) -> AccountStatus:
-    standing, damaged = read(repository, state, name)
+    standing, damaged = read(repository, state, name, accepted=accepted)
     return account_status(name, standing, objective, now, damaged)
 
 

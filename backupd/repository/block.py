@@ -48,6 +48,7 @@ class Kind(IntEnum):
     METADATA = 2
     INDEX = 3
     SNAPSHOT = 4
+    HOLD = 5
 
 
 _KINDS = frozenset(int(kind) for kind in Kind)

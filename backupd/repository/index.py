@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
@@ -10,6 +11,7 @@ from backupd.errors import Damaged
 from backupd.repository import block, names
 from backupd.repository.decoding import UNDECODABLE
 from backupd.repository.keys import Random, Secrets
+from backupd.repository.payload import BlobKind
 
 
 class BlockEntry(msgspec.Struct, array_like=True, frozen=True):
@@ -23,8 +25,12 @@ class BlockEntry(msgspec.Struct, array_like=True, frozen=True):
     blobs: int
 
 
-class PackEntry(msgspec.Struct, frozen=True):
-    """A pack: name is the SHA-256 of its bytes; ids, kinds and lengths are columns over its blobs, block by block."""
+class PackEntry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A pack: name is the SHA-256 of its bytes; ids, kinds and lengths are columns over its blobs, block by block.
+
+    parts: for each recipe among them, in their order, the ids of the blobs that it needs, or None where that is not
+    known; None: of no recipe it is known.
+    """
 
     name: bytes
     size: int
@@ -32,6 +38,18 @@ class PackEntry(msgspec.Struct, frozen=True):
     ids: bytes
     kinds: bytes
     lengths: list[int]
+    parts: list[bytes | None] | None = None
+
+    @property
+    def weight(self) -> int:
+        """Ids in it."""
+        return len(self.lengths) + sum(len(each or b"") for each in self.parts or ()) // 32
+
+    def parts_of_blobs(self) -> Iterator[bytes | None]:
+        """For each blob the ids of those it needs, one after another: empty of what needs none; None where that is not
+        known."""
+        recipes = iter(self.parts if self.parts is not None else itertools.repeat(None))
+        return (next(recipes) if kind == BlobKind.RECIPE else b"" for kind in self.kinds)
 
 
 class _Index(msgspec.Struct, frozen=True):
@@ -39,7 +57,8 @@ class _Index(msgspec.Struct, frozen=True):
 
 
 MOST_BLOBS = 500_000
-"""Of a pack and of an index object: at up to 40 octets each, an index of as many again fits a block (64 MiB)."""
+"""Of a pack and of an index object: at up to 40 octets each, an index of as many again fits a block (64 MiB). The parts
+that recipes need count too, at 32 octets."""
 
 _MOST = 1 << 62
 """Octets of a pack: what fits a signed integer of 64 bits, which databases have."""
@@ -49,15 +68,15 @@ _decode = msgspec.msgpack.Decoder(_Index).decode
 
 
 def cut(packs: Iterable[PackEntry], *, most: int = MOST_BLOBS) -> Iterator[list[PackEntry]]:
-    """Packs that one index object can describe together. most: blobs of one."""
+    """Packs that one index object can describe together. most: blobs of one, and parts of recipes."""
     some: list[PackEntry] = []
-    blobs = 0
+    weight = 0
     for pack in packs:
-        if some and blobs + len(pack.lengths) > most:
+        if some and weight + pack.weight > most:
             yield some
-            some, blobs = [], 0
+            some, weight = [], 0
         some.append(pack)
-        blobs += len(pack.lengths)
+        weight += pack.weight
     if some:
         yield some
 
@@ -80,6 +99,8 @@ def unseal(data: bytes, secrets: Secrets, subject: str) -> list[PackEntry]:
         count = sum(entry.blobs for entry in pack.blocks)
         if not len(pack.ids) == 32 * count or not len(pack.kinds) == len(pack.lengths) == count or len(pack.name) != 32:
             raise Damaged("an index has columns of different lengths", subject=subject)
+        if pack.parts is not None and len(pack.parts) != pack.kinds.count(BlobKind.RECIPE):
+            raise Damaged("an index tells of other recipes than there are", subject=subject)
         if not _is_possible(pack):
             raise Damaged("an index describes a pack that cannot be", subject=subject)
     return packs
@@ -90,6 +111,7 @@ def _is_possible(pack: PackEntry) -> bool:
     return (
         0 <= pack.size <= _MOST
         and all(0 <= length <= block.MAXIMUM_PAYLOAD for length in pack.lengths)
+        and not any(len(parts or b"") % 32 for parts in pack.parts or ())
         and all(
             entry.blobs >= 0
             and 0 <= entry.plain_length <= block.MAXIMUM_PAYLOAD

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import islice
+from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -26,13 +27,21 @@ CREATE TABLE IF NOT EXISTS pack (
     UNIQUE (repository, name));
 CREATE TABLE IF NOT EXISTS block (
     number INTEGER PRIMARY KEY, pack INTEGER NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS blob (
-    repository INTEGER, id BLOB, block INTEGER NOT NULL, ordinal INTEGER NOT NULL, length INTEGER NOT NULL,
-    PRIMARY KEY (repository, id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS place (
+    repository INTEGER, id BLOB, block INTEGER, ordinal INTEGER NOT NULL, length INTEGER NOT NULL, parts BLOB,
+    PRIMARY KEY (repository, id, block)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS lost (
     repository INTEGER, pack BLOB, offset INTEGER, size INTEGER NOT NULL, PRIMARY KEY (repository, pack, offset))
     WITHOUT ROWID;
 """
+"""place.parts: of a recipe the ids of the blobs that it needs, NULL where that is not known; empty of all others."""
+
+_EARLIER = "SELECT 1 FROM sqlite_master WHERE name = 'blob'"
+_ANEW = """
+DROP TABLE blob; DELETE FROM index_object; DELETE FROM pack; DELETE FROM block;
+"""
+"""A cache of an earlier version knew one place of a blob, and nothing of parts."""
+
 WHOLE_PACK = -1
 """In place of an offset: the pack is missing, so none of its blocks counts."""
 
@@ -62,13 +71,21 @@ class Location(NamedTuple):
     ordinal: int
 
 
-_BlobRow = tuple[int, bytes, int | None, int, int]
-"""repository, id, block, ordinal, length."""
+_PlaceRow = tuple[int, bytes, int | None, int, int, bytes | None]
+"""repository, id, block, ordinal, length, parts."""
+
+Home = tuple[bytes, bytes | None]
+"""The name of a pack that holds a blob, and there the ids of the blobs that it needs; None: not known."""
+
+def cut(ids: bytes | None) -> list[bytes]:
+    """Ids that stand one after another."""
+    return [ids[at : at + 32] for at in range(0, len(ids), 32)] if ids else []
+
 
 _ROWS_AT_ONCE = 65_536
 
 
-def _in_order(rows: Iterable[_BlobRow]) -> Iterator[list[_BlobRow]]:
+def _in_order(rows: Iterable[_PlaceRow]) -> Iterator[list[_PlaceRow]]:
     """Rows in stretches, each in the order of its ids: ids are random, and SQLite takes 100,000 of them into a million
     in 0.5 s when they come in order, in 0.9 s when they do not. Of equal ids the first stays the first."""
     rows = iter(rows)
@@ -91,6 +108,8 @@ class IndexCache:
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._database.execute("PRAGMA cache_size=-16384")
             self._database.executescript(_SCHEMA)
+            if self._database.execute(_EARLIER).fetchone():
+                self._database.executescript(_ANEW)
             self._database.execute("INSERT OR IGNORE INTO repository (id) VALUES (?)", (repository,))
             (self._number,) = self._database.execute(
                 "SELECT number FROM repository WHERE id = ?", (repository,)
@@ -112,7 +131,7 @@ class IndexCache:
 
     def _make_filter(self) -> None:
         """Anew from what SQLite has. Within a transaction, so that no other process adds to one that is replaced."""
-        where = "FROM blob WHERE repository = ?"
+        where = "FROM place WHERE repository = ?"
         (count,) = self._database.execute(f"SELECT count(*) {where}", (self._number,)).fetchone()
         blobs = self._database.execute(f"SELECT id {where}", (self._number,))
         self._filter.make((blob for (blob,) in blobs), count)
@@ -132,13 +151,13 @@ class IndexCache:
             lost = self._lost_now()
             self._filter.open()  # another process may have made a larger one
             for rows in _in_order(row for pack in packs for row in self._add_pack(pack, lost)):
-                database.executemany("INSERT OR IGNORE INTO blob VALUES (?, ?, ?, ?, ?)", rows)
+                database.executemany("INSERT OR IGNORE INTO place VALUES (?, ?, ?, ?, ?, ?)", rows)
                 self._filter.add(row[1] for row in rows)
             if self._filter.is_full:
                 self._make_filter()
             database.execute("INSERT INTO index_object VALUES (?, ?)", (self._number, name))
 
-    def _add_pack(self, pack: PackEntry, lost: Collection[Lost]) -> Iterator[_BlobRow]:
+    def _add_pack(self, pack: PackEntry, lost: Collection[Lost]) -> Iterator[_PlaceRow]:
         """Add a pack and its blocks; the rows of its blobs, which are yet to be added."""
         database = self._database
         if (pack.name, WHOLE_PACK) in lost:
@@ -149,22 +168,24 @@ class IndexCache:
         if not inserted.rowcount:
             return
         pack_number, blob = inserted.lastrowid, 0
+        parts = pack.parts_of_blobs()
         for entry in pack.blocks:
             if (pack.name, entry.offset) in lost:  # so that another copy of its blobs is found, or made
                 blob += entry.blobs
+                deque(islice(parts, entry.blobs), maxlen=0)
                 continue
             block = database.execute(
                 "INSERT INTO block (pack, offset, length) VALUES (?, ?, ?)", (pack_number, entry.offset, entry.length)
             ).lastrowid
             for i in range(entry.blobs):
                 identity = pack.ids[32 * (blob + i) : 32 * (blob + i + 1)]
-                yield self._number, identity, block, i, pack.lengths[blob + i]
+                yield self._number, identity, block, i, pack.lengths[blob + i], next(parts)
             blob += entry.blobs
 
     def clear(self) -> None:
         """Forget everything known of this repository, because an index object has gone: it is read anew."""
         with self._locked(), self._transaction() as database:
-            database.execute("DELETE FROM blob WHERE repository = ?", (self._number,))
+            database.execute("DELETE FROM place WHERE repository = ?", (self._number,))
             database.execute(
                 "DELETE FROM block WHERE pack IN (SELECT number FROM pack WHERE repository = ?)", (self._number,)
             )
@@ -228,15 +249,58 @@ class IndexCache:
             return self._database.execute(query, (self._number, pack, offset, WHOLE_PACK)).fetchone() is not None
 
     def find(self, blob: bytes) -> Location | None:
-        """Where the blob is, or None."""
+        """Where the blob is, or None. Of several recipes of a message, one of which all parts are there."""
         with self._locked():
-            row = self._database.execute(
-                "SELECT pack.name, block.offset, block.length, blob.ordinal FROM blob"
-                " JOIN block ON block.number = blob.block JOIN pack ON pack.number = block.pack"
-                " WHERE blob.repository = ? AND blob.id = ?",
+            rows = self._database.execute(
+                "SELECT pack.name, block.offset, block.length, place.ordinal, place.parts FROM place"
+                " JOIN block ON block.number = place.block JOIN pack ON pack.number = block.pack"
+                " WHERE place.repository = ? AND place.id = ? ORDER BY place.block",
                 (self._number, blob),
-            ).fetchone()
-        return Location(*row) if row else None
+            ).fetchall()
+        if len(rows) > 1:
+            rows.sort(key=lambda row: not all(map(self.has, cut(row[4]))))
+        return Location(*rows[0][:4]) if rows else None
+
+    def homes(self, blob: bytes) -> list[Home]:
+        """All packs that hold the blob, those first that were known first."""
+        if blob not in self._filter:
+            return []
+        with self._locked():
+            return self._database.execute(
+                "SELECT pack.name, place.parts FROM place JOIN block ON block.number = place.block"
+                " JOIN pack ON pack.number = block.pack WHERE place.repository = ? AND place.id = ?"
+                " ORDER BY place.block",
+                (self._number, blob),
+            ).fetchall()
+
+    def is_whole(self, blob: bytes) -> bool:
+        """Whether the blob is there with all that it is known to need."""
+        return any(all(map(self.has, cut(parts))) for _, parts in self.homes(blob))
+
+    def only_in(self, packs: Collection[bytes], others: Collection[bytes]) -> set[bytes]:
+        """Those of the packs that hold a blob which is nowhere else, or only in these others. Looks at every blob."""
+        with self._locked(), self._transaction() as database:
+            database.execute("CREATE TEMP TABLE asked (name BLOB PRIMARY KEY)")
+            database.executemany("INSERT OR IGNORE INTO asked VALUES (?)", ((pack,) for pack in packs))
+            homes = database.execute(
+                "SELECT here.id, mine.name, theirs.name FROM place AS here"
+                " CROSS JOIN block AS ours ON ours.number = here.block JOIN pack AS mine ON mine.number = ours.pack"
+                " CROSS JOIN place AS there ON there.repository = here.repository AND there.id = here.id"
+                " JOIN block AS other ON other.number = there.block JOIN pack AS theirs ON theirs.number = other.pack"
+                " WHERE here.repository = ? AND mine.name IN asked ORDER BY here.id",
+                (self._number,),
+            )
+            found: set[bytes] = set()
+            for _, rows in groupby(homes, key=itemgetter(0)):
+                every = list(rows)
+                if all(theirs in packs or theirs in others for _, _, theirs in every):
+                    found.update(mine for _, mine, _ in every)
+            database.execute("DROP TABLE asked")
+        return found
+
+    def may_have(self, blob: bytes) -> bool:
+        """Whether it is worth looking; False for nearly all that is not in the index."""
+        return blob in self._filter
 
     def has(self, blob: bytes) -> bool:
         """Whether the blob is in the index."""
@@ -245,7 +309,7 @@ class IndexCache:
         # Asked for each message of a backup, so without the context manager, which costs as much as the answer.
         try:
             with self._mutex:
-                query = "SELECT 1 FROM blob WHERE repository = ? AND id = ?"
+                query = "SELECT 1 FROM place WHERE repository = ? AND id = ?"
                 return self._database.execute(query, (self._number, blob)).fetchone() is not None
         except sqlite3.Error as error:
             raise sqlite_error(error, self._place) from error
@@ -265,7 +329,7 @@ class IndexCache:
                 "SELECT count(*), coalesce(sum(size), 0) FROM pack WHERE repository = ?", (self._number,)
             ).fetchone()
             (blobs,) = self._database.execute(
-                "SELECT count(*) FROM blob WHERE repository = ?", (self._number,)
+                "SELECT count(DISTINCT id) FROM place WHERE repository = ?", (self._number,)
             ).fetchone()
         return packs, size, blobs
 

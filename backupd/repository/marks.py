@@ -1,12 +1,12 @@
 """Marks: names of objects that are superfluous, and are to be removed when everybody has had time to learn so.
 
 A mark is a promise of nothing: what it names is looked at again before it is removed (sweeping.py). So it needs no key
-and no secret, and a forged one does no harm.
+and no secret, and a forged one does no harm. Whoever needs what a mark names says so beside it (needs.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 
 import msgspec
@@ -18,7 +18,7 @@ from backupd.storage.base import Storage
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """objects: names of packs and index objects. why: for people."""
+    """objects: names of packs and index objects, or of snapshots that a lock keeps for now. why: for people."""
 
     format: int
     why: str
@@ -26,11 +26,13 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 class Marked(msgspec.Struct, frozen=True):
-    """A mark that is stored. name: of its object. time: when it was made."""
+    """A mark that is stored. name: of its object. time: when it was made, by the clock of whoever made it. stored: by
+    the storage's, in seconds since 1970, if known."""
 
     name: str
     time: datetime
     mark: Mark
+    stored: float | None = None
 
 
 def put(storage: Storage, objects: list[str], why: str, now: datetime) -> str:
@@ -41,20 +43,43 @@ def put(storage: Storage, objects: list[str], why: str, now: datetime) -> str:
     return name
 
 
-def read(storage: Storage) -> list[Marked]:
-    """All marks, the oldest first. One that makes no sense marks nothing."""
-    return [Marked(name, time, mark) for name, time, mark in _readable(storage)]
+def read(storage: Storage, known: Collection[str] = ()) -> list[Marked]:
+    """All marks, the oldest first, but for those that are known. One that makes no sense marks nothing."""
+    return list(_readable(storage, known))
 
 
-def objects(marks: list[Marked]) -> frozenset[str]:
+def objects(marks: Iterable[Marked]) -> frozenset[str]:
     """Names of all that is marked."""
     return frozenset(name for each in marks for name in each.mark.objects)
 
 
-def _readable(storage: Storage) -> Iterator[tuple[str, datetime, Mark]]:
+def of_snapshots(marked: Marked) -> bool:
+    """Whether the mark is there for the locks of snapshots, and `forget` removes what it names."""
+    return any(name.startswith(names.SNAPSHOTS) for name in marked.mark.objects)
+
+
+def older(
+    storage: Storage, marks: Iterable[Marked], seconds: float, now: datetime, *, ask: bool = True
+) -> list[Marked]:
+    """Those of the marks that are so many seconds old: by this machine's clock, and by the storage's where it has one.
+    A machine whose clock is wrong thus removes nothing too early. ask: else the storage's clock is left out, for
+    asking it takes storing something.
+    """
+    found = [each for each in marks if (now - each.time).total_seconds() >= seconds]
+    if not ask or not any(each.stored is not None for each in found):
+        return found
+    # What time it is there, something tells that is stored now.
+    probe = put(storage, [], "to learn the time", now)
+    times = [info.modified for info in storage.list(names.MARKS) if info.name == probe]
+    storage.delete(probe)
+    there = next((each for each in times if each is not None), None)
+    return [each for each in found if each.stored is None or (there is not None and there - each.stored >= seconds)]
+
+
+def _readable(storage: Storage, known: Collection[str]) -> Iterator[Marked]:
     for info in storage.list(names.MARKS):
         time = names.mark_time(info.name)
-        if time is None:
+        if time is None or info.name in known:
             continue
         try:
             data = storage.get(info.name)
@@ -62,4 +87,4 @@ def _readable(storage: Storage) -> Iterator[tuple[str, datetime, Mark]]:
         except (*UNDECODABLE, ObjectMissing):  # or another prune has just removed it
             continue
         if mark.format == 1 and names.proves(info.name, [data]):
-            yield info.name, time, mark
+            yield Marked(info.name, time, mark, info.modified)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from backupd.errors import Damaged, ObjectMissing
-from backupd.repository import block, marks, names, payload
+from backupd.repository import block, marks, names, payload, recipe
 from backupd.repository.block import HEADER
 from backupd.repository.index import BlockEntry, PackEntry
 from backupd.repository.index_cache import WHOLE_PACK, Lost
@@ -171,4 +171,10 @@ def _entry(pack: _Walked, recipes: dict[bytes, bytes]) -> PackEntry:
         ids=b"".join(known or recipes.get(data, _NOBODYS) for _, known, _, data in every),
         kinds=bytes(kind for kind, *_ in every),
         lengths=[length for _, _, length, _ in every],
+        parts=[
+            recipe.parts(recipe.decode(data, "a recipe")) if data in recipes else b""
+            for kind, _, _, data in every
+            if kind is BlobKind.RECIPE
+        ]
+        or None,
     )

@@ -14,12 +14,15 @@ KEYS = "keys/"
 PACKS = "packs/"
 INDEX = "index/"
 SNAPSHOTS = "snapshots/"
+HOLDS = "holds/"
 MARKS = "marks/"
-ALL = (DESCRIPTION, KEYS, PACKS, INDEX, SNAPSHOTS)
-"""How the names begin of all that a repository is made of. Marks are none of it: they say what is superfluous."""
+NEEDS = "needs/"
+ALL = (DESCRIPTION, KEYS, PACKS, INDEX, SNAPSHOTS, HOLDS)
+"""How the names begin of all that a repository is made of. Marks and needs are none of it: they are about what is
+superfluous."""
 
 _SNAPSHOT_NAME = re.compile(r"snapshots/([0-9a-f]{16})/(\d{8}T\d{9}Z-[0-9a-f]{8})\Z")
-_MARK_NAME = re.compile(r"marks/(\d{8}T\d{9}Z-[0-9a-f]{8})\Z")
+_TIMED_NAME = re.compile(r"(marks|needs|holds)/(\d{8}T\d{9}Z-[0-9a-f]{8})\Z")
 _CONTENT_NAME = re.compile(r"(?:packs/([0-9a-f]{2})|index)/([0-9a-f]{64})\Z")
 
 
@@ -69,11 +72,30 @@ def parse_snapshot(name: str) -> tuple[str, str] | None:
     return match[1], match[2]
 
 
+def hold(identifier: str) -> str:
+    """The object name of a hold."""
+    return f"{HOLDS}{identifier}"
+
+
 def mark_time(name: str) -> datetime | None:
-    """The time in a mark's object name, or None for any other name."""
-    match = _MARK_NAME.match(name)
+    """The time in the object name of a mark, or None for any other name."""
+    return _time_below(MARKS, name)
+
+
+def need_time(name: str) -> datetime | None:
+    """The time in the object name of a need, or None for any other name."""
+    return _time_below(NEEDS, name)
+
+
+def hold_time(name: str) -> datetime | None:
+    """The time in the object name of a hold, or None for any other name."""
+    return _time_below(HOLDS, name)
+
+
+def _time_below(prefix: str, name: str) -> datetime | None:
+    match = _TIMED_NAME.match(name)
     try:
-        return snapshot_time(match[1]) if match else None
+        return snapshot_time(match[2]) if match and name.startswith(prefix) else None
     except ValueError:  # digits that are no time
         return None
 
@@ -86,6 +108,6 @@ def proves(name: str, data: Sequence[Buffer]) -> bool | None:
     if match := _CONTENT_NAME.match(name):
         digest = sha256(data)
         return digest == match[2] and match[1] in (None, digest[:2])
-    if parse_snapshot(name) or mark_time(name):
+    if parse_snapshot(name) or any(_time_below(prefix, name) for prefix in (MARKS, NEEDS, HOLDS)):
         return sha256(data)[:8] == name[-8:]
     return None

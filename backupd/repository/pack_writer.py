@@ -51,6 +51,7 @@ class _Stream:
         self.ids: list[bytes] = []
         self.kinds = bytearray()
         self.blobs: list[Buffer] = []
+        self.parts: list[bytes | None] = []
         self.size = 0
 
 
@@ -62,6 +63,20 @@ class _OpenPack:
         self.ids: list[bytes] = []
         self.kinds = bytearray()
         self.lengths: list[int] = []
+        self.parts: list[bytes | None] = []
+        self.weight = 0
+
+    def entry(self, digest: str) -> PackEntry:
+        """What an index says of it."""
+        return PackEntry(
+            name=bytes.fromhex(digest),
+            size=self.size,
+            blocks=self.blocks,
+            ids=b"".join(self.ids),
+            kinds=bytes(self.kinds),
+            lengths=self.lengths,
+            parts=self.parts or None,
+        )
 
 
 class _Sealed(NamedTuple):
@@ -71,6 +86,7 @@ class _Sealed(NamedTuple):
     ids: list[bytes]
     kinds: bytes
     lengths: list[int]
+    parts: list[bytes | None]
 
 
 class PackWriter:
@@ -87,13 +103,15 @@ class PackWriter:
         random: Random,
         stored: Callable[[list[PackEntry]], None],
         *,
+        storing: Callable[..., None],
         effort: Effort,
         sizes: Sizes,
         workers: int = 2,
     ) -> None:
-        """stored: called by flush, from its thread, with the packs that have been stored since the last flush."""
+        """stored: called by flush, from its thread, with the packs that have been stored since the last flush.
+        storing(name, done=...): called before a pack is stored, and after it; the name is its SHA-256."""
         self._storage, self._secrets, self._random, self._stored = storage, secrets, random, stored
-        self._effort, self._sizes = effort, sizes
+        self._effort, self._sizes, self._storing = effort, sizes, storing
         # Text, already compressed data and metadata each get blocks of their own: neighbours that are alike.
         self._text = _Stream(Kind.CONTENT)
         self._dense = _Stream(Kind.CONTENT, dense=True)
@@ -108,8 +126,11 @@ class PackWriter:
         self._under_way: set[str] = set()
         self.bytes_stored = 0
 
-    def add(self, blob_id: bytes, kind: BlobKind, data: Buffer) -> None:
-        """Take a blob. It is durable after the next flush. `data` must not change afterwards."""
+    def add(self, blob_id: bytes, kind: BlobKind, data: Buffer, parts: bytes | None = None) -> None:
+        """Take a blob. It is durable after the next flush. `data` must not change afterwards.
+
+        parts: of a recipe, the ids of the blobs that it needs; None: not to be told.
+        """
         size = len(data)
         with self._lock:
             if self._failure:
@@ -120,6 +141,8 @@ class PackWriter:
             stream.ids.append(blob_id)
             stream.kinds.append(kind)
             stream.blobs.append(data)
+            if kind is BlobKind.RECIPE:
+                stream.parts.append(parts)
             stream.size += size
             if stream.size >= self._sizes.block:
                 self._close(stream)
@@ -180,8 +203,11 @@ class PackWriter:
                 del self._pending[future]
                 future.result()
             level = self._effort.level(stream.size, dense=stream.dense)
-            ids, kinds, blobs = stream.ids, bytes(stream.kinds), stream.blobs
-            self._pending[self._pool.submit(self._seal, stream.kind, level, ids, kinds, blobs)] = stream.size
+            kinds = bytes(stream.kinds)
+            future = self._pool.submit(
+                self._seal, stream.kind, level, stream.ids, kinds, stream.blobs, stream.parts
+            )
+            self._pending[future] = stream.size
             stream.clear()
 
     def _collect(self) -> None:
@@ -189,14 +215,22 @@ class PackWriter:
             del self._pending[future]
             future.result()
 
-    def _seal(self, kind: Kind, level: int, ids: list[bytes], kinds: bytes, blobs: list[Buffer]) -> None:
+    def _seal(
+        self,
+        kind: Kind,
+        level: int,
+        ids: list[bytes],
+        kinds: bytes,
+        blobs: list[Buffer],
+        parts: list[bytes | None],
+    ) -> None:
         lengths = [len(blob) for blob in blobs]
         plain = [payload.join(kinds, blobs)]
         blobs.clear()
         size = len(plain[0])
         # Handed over and not kept: blocks of large attachments are what takes memory.
         data = block.seal(kind, plain.pop(), self._secrets, self._random, level=level)
-        self._append(_Sealed(data, kind, size, ids, kinds, lengths))
+        self._append(_Sealed(data, kind, size, ids, kinds, lengths, parts))
 
     def _append(self, sealed: _Sealed) -> None:
         full = None
@@ -209,7 +243,9 @@ class PackWriter:
             pack.ids += sealed.ids
             pack.kinds += sealed.kinds
             pack.lengths += sealed.lengths
-            if pack.size >= self._sizes.pack or len(pack.ids) >= MOST_BLOBS:
+            pack.parts += sealed.parts
+            pack.weight += len(sealed.ids) + sum(len(parts or b"") for parts in sealed.parts) // 32
+            if pack.size >= self._sizes.pack or pack.weight >= MOST_BLOBS:
                 full, self._pack = pack, _OpenPack()
         if full:
             self._store(full)
@@ -220,12 +256,11 @@ class PackWriter:
         digest = names.sha256(pack.pieces)
         with self._pack_lock:
             self._under_way.add(names.pack(digest))
+        self._storing(bytes.fromhex(digest), done=False)
         self._storage.put(names.pack(digest), pack.pieces)
-        entry = PackEntry(
-            bytes.fromhex(digest), pack.size, pack.blocks, b"".join(pack.ids), bytes(pack.kinds), pack.lengths
-        )
+        self._storing(bytes.fromhex(digest), done=True)
         with self._pack_lock:
-            self._entries.append(entry)
+            self._entries.append(pack.entry(digest))
             self.bytes_stored += pack.size
 
 

@@ -5,6 +5,8 @@ A recipe is a list of pieces. This module only writes and reads them; splitting 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from backupd.errors import Damaged
@@ -35,6 +37,9 @@ class Base64Part(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
 Piece = Literal | Part | Base64Part
 
+MOST_PARTS = 100_000
+"""Of one that needs more the index does not tell which, for an index object must have an end."""
+
 encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Piece]).decode
 
@@ -48,6 +53,13 @@ def decode(data: bytes | memoryview, subject: str) -> list[Piece]:
     except UNDECODABLE as error:
         raise Damaged(f"a recipe makes no sense: {error}", subject=subject) from error
     return pieces
+
+
+def parts(pieces: Iterable[Piece]) -> bytes | None:
+    """The ids of the blobs that a recipe needs, each once, one after another; None when they are too many to be told.
+    """
+    every = dict.fromkeys(blob for piece in pieces if not isinstance(piece, Literal) for blob in piece.blobs)
+    return b"".join(every) if len(every) <= MOST_PARTS else None
 
 
 def _check(piece: Piece) -> None:

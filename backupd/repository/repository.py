@@ -4,108 +4,32 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-import msgspec
-
-from backupd.errors import Damaged, ObjectExists, ObjectMissing, UsageError, WrongKey
-from backupd.repository import index, keys, names, slots, snapshots
+from backupd.errors import Damaged, Overtaken, StorageDenied, UsageError
+from backupd.repository import index, names, recipe, slots, snapshots
 from backupd.repository.blob_reader import BlobReader
-from backupd.repository.description import FORMAT, SUITES, Description, describe, holds_backups
+from backupd.repository.description import describe
 from backupd.repository.effort import Effort
 from backupd.repository.index_cache import WHOLE_PACK, IndexCache
 from backupd.repository.keys import Random, Role, Secrets
 from backupd.repository.pack_writer import PackWriter, Sizes
 from backupd.repository.payload import BlobKind
+from backupd.repository.reliance import CLOCKS, Clock, Reliance
 from backupd.repository.slots import Argon2, Slot
 from backupd.repository.snapshots import Snapshot, SnapshotRef
+from backupd.repository.unlocking import create, list_slots, unlock
 from backupd.storage.base import Buffer, Storage
+
+__all__ = ["Repository", "create", "describe", "list_slots", "unlock"]
 
 _SMALL_RUN = 64 * 1024
 _MOST_FRESH = 100_000
 """Blobs taken and not yet in the index: what a run remembers must not grow with the mailbox."""
-
-
-def create(storage: Storage, secret: str, *, random: Random = os.urandom, argon2: Argon2 | None = None) -> Secrets:
-    """Make a new repository whose first slot, "default", is opened by `secret` (a passphrase or a key file's text).
-
-    Raises UsageError when there is one already. A slot alone is none: an `init` was killed, and this one goes on.
-    """
-    if _exists(storage, names.DESCRIPTION) or holds_backups(storage):
-        raise _is_there(storage)
-    identifier = random(16)
-    secrets = keys.generate(identifier, random)
-    now = datetime.now(UTC)
-    name, slot = slots.wrap(secrets, "default", secret, random=random, now=now, argon2=argon2)
-    storage.put(name, [slot])
-    description = Description(FORMAT, identifier.hex(), now.isoformat(timespec="seconds"), secrets.public_key, SUITES)
-    # The description comes last: with it the repository exists, and never without a key that opens it.
-    try:
-        storage.put(names.DESCRIPTION, [msgspec.json.format(msgspec.json.encode(description)) + b"\n"])
-    except ObjectExists:  # another `init`, at the same time
-        storage.delete(name)
-        raise _is_there(storage) from None
-    return secrets
-
-
-def _is_there(storage: Storage) -> UsageError:
-    return UsageError(
-        "there is a repository already", subject=storage.url, remedy="use another place, or this one as it is"
-    )
-
-
-def unlock(storage: Storage, secret: str) -> Secrets:
-    """The secrets that a passphrase, key file text or exported key opens. Raises NoRepository, WrongKey."""
-    description = describe(storage)
-    secrets = slots.imported(secret) or _try_slots(storage, secret, description.id)
-    # Whoever can write to the storage could swap the public key, and then read all that is sealed from now on.
-    if secrets.repository.hex() != description.id or secrets.public_key != description.public_key:
-        raise WrongKey(
-            "the key is another repository's, or repository.json was altered",
-            subject=storage.url,
-            remedy="compare the repository id with that on your recovery kit",
-        )
-    return secrets
-
-
-def _try_slots(storage: Storage, secret: str, repository: str) -> Secrets:
-    damaged: list[str] = []
-    others: Secrets | None = None  # of a killed `init`, most likely
-    there = 0
-    for name, slot in list_slots(storage, damaged):
-        there += 1
-        try:
-            secrets = slots.unwrap(slot, secret)
-        except Damaged:
-            damaged.append(name)
-            continue
-        if secrets and secrets.repository.hex() == repository:
-            return secrets
-        others = others or secrets
-    if others:
-        return others
-    remedy = "check repository.passphrase or repository.key_file; upper and lower case matter"
-    if not there:
-        remedy = "there is no key slot that can be read: put keys/ back from a copy, or use an exported key as key_file"
-    else:
-        remedy += "; if they are right, the slot is damaged: put it back from a copy, or use an exported key"
-    if damaged:
-        remedy = f"note that {', '.join(damaged)} cannot be read; {remedy}"
-    raise WrongKey("the passphrase or key opens no slot of this repository", subject=storage.url, remedy=remedy)
-
-
-def list_slots(storage: Storage, damaged: list[str] | None = None) -> Iterator[tuple[str, Slot]]:
-    """(object name, slot) of each key slot. Names of unreadable ones go to `damaged`, or raise Damaged without it."""
-    for info in storage.list(names.KEYS):
-        try:
-            yield info.name, slots.parse(storage.get(info.name), info.name)
-        except Damaged:
-            if damaged is None:
-                raise
-            damaged.append(info.name)
 
 
 class Repository:
@@ -120,10 +44,13 @@ class Repository:
         random: Random = os.urandom,
         level: int | None = None,
         sizes: Sizes | None = None,
+        clocks: Sequence[Clock] = CLOCKS,
     ) -> None:
-        """cache: the SQLite file that holds the index cache; None keeps it in memory. level: zstd's; None to choose."""
+        """cache: the SQLite file that holds the index cache; None keeps it in memory. level: zstd's; None to choose.
+        clocks: see reliance.py.
+        """
         self.storage, self.secrets = storage, secrets
-        self._random, self._effort, self._sizes = random, Effort(level), sizes or Sizes()
+        self.random, self._effort, self._sizes = random, Effort(level), sizes or Sizes()
         self.index = IndexCache(cache, secrets.repository)
         self._reader = BlobReader(
             storage,
@@ -133,6 +60,7 @@ class Repository:
             look_again=self._look_again,
             look_elsewhere=self._look_elsewhere,
         )
+        self._reliance = Reliance(storage, self.index, self.refresh, clocks)
         self._writer: PackWriter | None = None
         # Blobs taken and not yet in the index; emptied by each flush.
         self._fresh: set[bytes] = set()
@@ -220,27 +148,51 @@ class Repository:
 
     # Blobs
 
+    def running(self, parent: SnapshotRef | None) -> AbstractContextManager[None]:
+        """While this lasts, a run is under way that goes on from this snapshot. What it is told to rely on stays there
+        until it has stored its own (reliance.py)."""
+        return self._reliance.run(parent.name if parent else None)
+
     def has(self, blob_id: bytes) -> bool:
-        """Whether the blob is stored, or taken by this run's writer."""
+        """Whether the blob is there, or taken by this run's writer. It may be about to be removed."""
         return blob_id in self._fresh or (blob_id not in self._distrusted and self.index.has(blob_id))
+
+    def relies(self, blob_id: bytes) -> bool:
+        """Whether the blob need not be stored: it is taken already, or it is there, with all that it needs, and stays.
+
+        Raises Overtaken, as all methods that store.
+        """
+        if blob_id in self._fresh:
+            return True
+        return blob_id not in self._distrusted and self.index.may_have(blob_id) and self._reliance.relies(blob_id)
 
     def distrust(self, blob_id: bytes) -> None:
         """Take the blob again when it is offered, although it is there: it, or what it refers to, is damaged."""
         self._distrusted.add(blob_id)
 
-    def put(self, blob_id: bytes, kind: BlobKind, data: Buffer) -> bool:
+    def put_recipe(self, message: bytes, pieces: list[recipe.Piece]) -> bool:
+        """Take a recipe, after all blobs that it needs, unless the message is there; whether it was taken."""
+        return self.put(message, BlobKind.RECIPE, recipe.encode(pieces), recipe.parts(pieces))
+
+    def put(self, blob_id: bytes, kind: BlobKind, data: Buffer, parts: bytes | None = None) -> bool:
         """Take a blob unless it is there; whether it was taken. Durable after `flush`."""
         with self._lock:
-            if self.has(blob_id):
+            if self.relies(blob_id):
                 return False
             self._fresh.add(blob_id)
             self._distrusted.discard(blob_id)
             if self._writer is None:
                 self._writer = PackWriter(
-                    self.storage, self.secrets, self._random, self.add_index, effort=self._effort, sizes=self._sizes
+                    self.storage,
+                    self.secrets,
+                    self.random,
+                    self.add_index,
+                    storing=self._reliance.storing,
+                    effort=self._effort,
+                    sizes=self._sizes,
                 )
             # Under the lock, or a flush could count the blob as flushed before the writer has it.
-            self._writer.add(blob_id, kind, data)
+            self._writer.add(blob_id, kind, data, parts)
             full = len(self._fresh) == _MOST_FRESH  # "==": of several threads, only one meets it
         if full:
             self.flush()
@@ -249,9 +201,11 @@ class Repository:
     def flush(self) -> None:
         """Make everything taken so far durable and indexed: packs first, then an index object."""
         if self._writer:
+            self._reliance.look()
             with self._lock:
                 fresh = frozenset(self._fresh)
             self._writer.flush()
+            self._reliance.confirm()
             with self._lock:
                 self._fresh -= fresh
                 self._fresh_runs.clear()
@@ -270,7 +224,7 @@ class Repository:
     def add_index(self, packs: Iterable[index.PackEntry]) -> None:
         """Store index objects about packs that are stored already."""
         for some in index.cut(packs):
-            data = index.seal(some, self.secrets, self._random)
+            data = index.seal(some, self.secrets, self.random)
             name = names.index(names.sha256([data]))
             self.storage.put(name, [data])
             self.index.add(name, some)
@@ -306,8 +260,15 @@ class Repository:
     def put_snapshot(self, snapshot: Snapshot) -> SnapshotRef:
         """Flush, then store the snapshot: with that it exists."""
         self.flush()
-        ref, data = snapshots.seal(snapshot, self.secrets, self._random)
+        self._reliance.look()
+        ref, data = snapshots.seal(snapshot, self.secrets, self.random)
         self.storage.put(ref.name, [data])
+        try:
+            self._reliance.confirm()
+        except Overtaken:
+            with suppress(StorageDenied):
+                self.remove_snapshot(ref)
+            raise
         return ref
 
     def refs(self, account: str | None = None) -> list[SnapshotRef]:
@@ -362,15 +323,7 @@ class Repository:
 
     def _write_slot(self, label: str, secret: str, role: Role, argon2: Argon2 | None) -> str:
         name, data = slots.wrap(
-            self.secrets.for_role(role), label, secret, random=self._random, now=datetime.now(UTC), argon2=argon2
+            self.secrets.for_role(role), label, secret, random=self.random, now=datetime.now(UTC), argon2=argon2
         )
         self.storage.put(name, [data])
         return name
-
-
-def _exists(storage: Storage, name: str) -> bool:
-    try:
-        storage.size(name)
-    except ObjectMissing:
-        return False
-    return True

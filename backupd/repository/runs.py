@@ -7,6 +7,7 @@ segment are those of its state run: a membership run may still name some that ar
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -45,6 +46,13 @@ class _Membership(msgspec.Struct, frozen=True, omit_defaults=True):
     server_ids: list[bytes | None] | None = None
 
 
+class _References(msgspec.Struct, frozen=True):
+    uids: list[int]
+    messages: bytes
+    envelope_runs: bytes
+    envelope_run: list[int]
+
+
 class _State(msgspec.Struct, frozen=True, omit_defaults=True):
     uids: list[int]
     flag_sets: list[list[bytes]]
@@ -68,6 +76,7 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_membership = msgspec.msgpack.Decoder(_Membership).decode
+_decode_references = msgspec.msgpack.Decoder(_References).decode
 _decode_state = msgspec.msgpack.Decoder(_State).decode
 _decode_envelopes = msgspec.msgpack.Decoder(list[Envelope]).decode
 _WRONG = (IndexError, *UNDECODABLE)
@@ -152,6 +161,35 @@ def decode_membership(data: bytes | memoryview, subject: str) -> list[MessageRow
                 strict=True,
             )
         ]
+    except _WRONG as error:
+        raise Damaged(f"a membership run makes no sense: {error}", subject=subject) from error
+
+
+class References(NamedTuple):
+    """What a membership run refers to. stretches: (first UID, last UID, row of the first). messages: ids, 32 octets
+    each. runs: ids of envelope runs; run: by row, the number of the one that its envelope is in."""
+
+    stretches: list[tuple[int, int, int]]
+    messages: bytes
+    runs: list[bytes]
+    run: list[int]
+
+
+def references(data: bytes | memoryview, subject: str) -> References:
+    """What a membership run refers to, and nothing else of it. Raises Damaged."""
+    try:
+        run = _decode_references(data)
+        count = len(run.envelope_run)
+        if len(run.messages) != 32 * count or sum(run.uids[1::2]) != count or min(run.uids, default=0) < 0:
+            raise ValueError("its columns have different lengths")
+        table = _cut(run.envelope_runs, 32, len(run.envelope_runs) // 32)
+        if count and not 0 <= min(run.envelope_run) <= max(run.envelope_run) < len(table):
+            raise ValueError("there is no such envelope run")
+        stretches, row = [], 0
+        for first, last in unpack_uid_ranges(run.uids):
+            stretches.append((first, last, row))
+            row += last - first + 1
+        return References(stretches, run.messages, table, run.envelope_run)
     except _WRONG as error:
         raise Damaged(f"a membership run makes no sense: {error}", subject=subject) from error
 

@@ -17,7 +17,7 @@ ROLES: Final[tuple[Role, ...]] = get_args(Role)
 Statement = dict[str, Any]
 
 _VERSION: Final = "2012-10-17"
-_WRITTEN: Final = ("packs/", "index/", "snapshots/", "probe/")
+_WRITTEN: Final = ("packs/", "index/", "snapshots/", "holds/", "needs/", "probe/")
 """What backups store, and `doctor`. The description and the keys come once, from whoever sets the repository up."""
 _COPIED: Final = (*_WRITTEN, "keys/", "repository.json")
 _PRUNED: Final = (*_WRITTEN, "marks/")

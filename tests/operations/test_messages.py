@@ -65,7 +65,7 @@ def test_what_a_message_is_stored_in_can_be_told_without_storing_it(
     monkeypatch.setattr(module, "IN_MEMORY", limit)
     taken: set[bytes] = set()
     put = repository.put
-    monkeypatch.setattr(repository, "put", lambda blob, kind, data: taken.add(blob) or put(blob, kind, data))
+    monkeypatch.setattr(repository, "put", lambda blob, *rest: taken.add(blob) or put(blob, *rest))
     attached = message("With files", attachments=[Attachment("a.pdf", noise(1, 50_000), "application/pdf")])
     store = MessageStore(repository)
 

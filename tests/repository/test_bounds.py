@@ -119,7 +119,7 @@ class TestIndexCache:
     def test_a_state_that_is_not_readable_any_more_is_told_as_that(self, tmp_path: Path) -> None:
         cache = IndexCache(tmp_path / "state.sqlite", bytes(16))
         with sqlite3.connect(tmp_path / "state.sqlite") as other:
-            other.execute("DROP TABLE blob")
+            other.execute("DROP TABLE place")
         with pytest.raises(StorageError, match="state"):
             cache.find(bytes(32))
         cache.close()

@@ -115,10 +115,10 @@ def test_a_flush_between_taking_a_blob_and_writing_it_does_not_lose_it(
         add = PackWriter.add
         flushing = threading.Thread(target=repository.flush)
 
-        def add_late(writer: PackWriter, blob_id: bytes, kind: BlobKind, data: Buffer) -> None:
+        def add_late(writer: PackWriter, blob_id: bytes, kind: BlobKind, data: Buffer, parts: bytes | None) -> None:
             flushing.start()
             flushing.join(0.3)  # either it waits for us, or it is done without our blob
-            add(writer, blob_id, kind, data)
+            add(writer, blob_id, kind, data, parts)
 
         monkeypatch.setattr(PackWriter, "add", add_late)
         blob_id = store(repository, b"second")

@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from backupd.mail.base64lines import Wrapping, encode
 from backupd.model import MessageState
-from backupd.repository import block, index, names, payload, recipe, runs, slots
+from backupd.repository import block, holds, index, names, payload, recipe, runs, slots
 from backupd.repository.keys import Secrets
 from backupd.repository.payload import BlobKind
 
@@ -97,3 +98,10 @@ def test_slot_and_exported_key(secrets: Secrets) -> None:
     slot = slots.parse(VECTORS["slot"]["json"].encode(), "x")
     assert slots.unwrap(slot, VECTORS["slot"]["passphrase"]) == secrets
     assert slots.imported(VECTORS["exported_key"]) == secrets
+
+
+def test_holds(secrets: Secrets) -> None:
+    for vector in VECTORS["holds"]:
+        data = bytes.fromhex(vector["octets"])
+        name = names.hold(f"20261101T120000000Z-{names.sha256([data])[:8]}")
+        assert msgspec.to_builtins(holds.unseal(data, secrets, name)) == vector["record"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from backupd.cli import output
 from backupd.cli.context import Here
 from backupd.cli.output import Column
+from backupd.errors import Damaged, UsageError
 
 if TYPE_CHECKING:
     from backupd.operations.look import SnapshotLine
@@ -20,11 +22,16 @@ def command(account: str | None = None, /, *, context: Here) -> int:
     account
         Only this account's.
     """
-    from backupd.errors import UsageError
     from backupd.operations import look
+    from backupd.operations.protection import Protection
 
     with context.repository() as repository:
-        lines = look.snapshots(repository, account)
+        try:
+            protection = Protection(repository, datetime.now(UTC))
+        except Damaged as error:
+            context.note(f"what is held is not known: {error}")
+            protection = None
+        lines = look.snapshots(repository, account, protection)
     if account and not lines and account not in context.config.accounts:
         there = ", ".join(sorted(context.config.accounts))
         raise UsageError(
@@ -64,6 +71,11 @@ def command(account: str | None = None, /, *, context: Here) -> int:
 
 
 def _state(line: SnapshotLine) -> str:
+    kept = [word for word in ("hold", "pinned") if any(why.startswith(word) for why in line.kept)]
+    return ", ".join([_health(line), *("held" if word == "hold" else word for word in kept)])
+
+
+def _health(line: SnapshotLine) -> str:
     if line.damaged:
         return "damaged"
     if line.checkpoint:

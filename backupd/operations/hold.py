@@ -1,0 +1,174 @@
+"""`backupd hold`: what must not be forgotten, whatever the rules say; and a sudden loss that somebody has looked at.
+
+Holds are in the repository, so they bind every machine (backupd/repository/holds.py). The tripwire's pins are no
+objects: the snapshot that tells of a loss pins the one that still has the mail, until the loss is accepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+
+import msgspec
+
+from backupd.errors import ObjectMissing, UsageError
+from backupd.operations import find_snapshot
+from backupd.operations.facts import known
+from backupd.operations.standing import forget_losses
+from backupd.operations.state import State
+from backupd.repository import holds
+from backupd.repository.holds import FORMAT, Acceptance, Held, Hold, Release
+from backupd.repository.repository import Repository
+from backupd.repository.snapshots import timestamp
+
+LONGEST_REASON = 2000
+
+
+class HoldLine(msgspec.Struct, frozen=True):
+    """A hold in a list. snapshot: None for all of the account. state: "active", "released" or "expired"."""
+
+    id: str
+    account: str
+    snapshot: str | None
+    created: str
+    until: str | None
+    reason: str
+    state: str
+
+
+class PinLine(msgspec.Struct, frozen=True):
+    """A sudden loss that nobody has accepted. snapshot: that tells of it; pinned: that still have the mail. what: how
+    much went."""
+
+    account: str
+    snapshot: str
+    time: str
+    pinned: list[str]
+    what: list[str]
+
+
+class HoldList(msgspec.Struct, frozen=True):
+    """Holds, the oldest first, and what the tripwire pins."""
+
+    holds: list[HoldLine]
+    pins: list[PinLine]
+
+
+def add(
+    repository: Repository,
+    text: str,
+    accounts: Collection[str],
+    *,
+    reason: str,
+    until: datetime | None = None,
+    now: datetime,
+) -> HoldLine:
+    """Hold a snapshot, or all of an account. text: names either. until: None for as long as nobody releases it.
+
+    Raises UsageError where nothing, or more than one thing, is named, and where the snapshot goes in this moment.
+    """
+    _check_reason(reason)
+    if until is not None and until <= now:
+        raise UsageError("this hold would have ended already", subject=f"{until:%Y-%m-%d %H:%M}", remedy="name a later")
+    if _is_account(repository, text, accounts):
+        record = Hold(FORMAT, timestamp(now), text, reason, None, timestamp(until) if until else None)
+        return _line(_put(repository, record), now)
+    ref, snapshot = find_snapshot.find(repository, text, accounts)
+    record = Hold(FORMAT, timestamp(now), snapshot.account, reason, ref.id, timestamp(until) if until else None)
+    held = _put(repository, record)
+    try:
+        repository.storage.size(ref.name)
+    except ObjectMissing:
+        raise UsageError(
+            "this snapshot was forgotten while it was to be held", subject=ref.id, remedy="hold another one"
+        ) from None
+    return _line(held, now)
+
+
+def _put(repository: Repository, record: Hold) -> Held:
+    return Held(holds.put(repository, record), record, released=False)
+
+
+def _is_account(repository: Repository, text: str, accounts: Collection[str]) -> bool:
+    return text in accounts or bool(repository.refs(text))
+
+
+def _check_reason(reason: str) -> None:
+    if not reason.strip() or len(reason) > LONGEST_REASON:
+        raise UsageError(
+            "a reason says to others, and to you next year, why",
+            subject="--reason",
+            remedy=f"write one, of at most {LONGEST_REASON:,} characters",
+        )
+
+
+def remove(repository: Repository, text: str, *, reason: str = "", now: datetime) -> HoldLine:
+    """Release the hold of this id, or whose id, or last 8 digits, begin so. Raises UsageError."""
+    found = [
+        each for each in holds.read(repository).active(now) if each.id.startswith(text) or each.id[-8:].startswith(text)
+    ]
+    if len(found) != 1 or not text:
+        there = f"{len(found)} holds begin so" if found and text else "no such hold"
+        raise UsageError(there, subject=text, remedy="`backupd hold list` shows them")
+    held = found[0]
+    holds.put(repository, Release(FORMAT, timestamp(now), held.id, reason))
+    return _line(held._replace(released=True), now)
+
+
+def _line(held: Held, now: datetime) -> HoldLine:
+    hold = held.hold
+    state = "released" if held.released else "active" if held.is_active(now) else "expired"
+    return HoldLine(held.id, hold.account, hold.snapshot, hold.created, hold.until, hold.reason, state)
+
+
+def listed(
+    repository: Repository,
+    account: str | None = None,
+    *,
+    state: State | None = None,
+    ended: bool = False,
+    now: datetime,
+) -> HoldList:
+    """All that keeps snapshots, of one account or of all. ended: holds that keep nothing any more, too."""
+    said = holds.read(repository)
+    lines = [_line(each, now) for each in said.held]
+    return HoldList(
+        [line for line in lines if account in (None, line.account) and (ended or line.state == "active")],
+        _pins(repository, account, said.accepted, state),
+    )
+
+
+def _pins(
+    repository: Repository, account: str | None, accepted: Collection[str], state: State | None
+) -> list[PinLine]:
+    every = known(repository, repository.refs(account), state)
+    there = {each.ref.id for each in every}
+    found = []
+    for each in every:
+        losses = each.facts.losses if each.facts and each.ref.id not in accepted else []
+        if pinned := sorted({loss.pinned for loss in losses} & there):
+            what = [
+                f"{loss.gone:,} of {loss.before:,} messages gone from {loss.name or 'the account'}" for loss in losses
+            ]
+            found.append(
+                PinLine(each.facts.account if each.facts else "", each.ref.id, timestamp(each.ref.time), pinned, what)
+            )
+    return found
+
+
+def accept_loss(
+    repository: Repository, account: str, *, state: State | None = None, reason: str = "", now: datetime
+) -> list[PinLine]:
+    """All sudden losses of the account so far are meant: they pin nothing any more, and `status` is silent about them.
+
+    Which ones they were. Raises UsageError when there are none.
+    """
+    found = _pins(repository, account, holds.read(repository).accepted, state)
+    if not found:
+        raise UsageError(
+            "there is no sudden loss that is not accepted", subject=account, remedy="`backupd hold list` shows them"
+        )
+    holds.put(repository, Acceptance(FORMAT, timestamp(now), account, [each.snapshot for each in found], reason))
+    if state:
+        forget_losses(state, account)
+    return found

@@ -1,0 +1,327 @@
+"""One prune, from what the snapshots need to what is marked (see prune.py)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import datetime, timedelta
+from itertools import chain
+from typing import Final, NamedTuple
+
+from backupd.errors import Interrupted, ObjectMissing, Overtaken, StorageDenied
+from backupd.operations.events import Advance, Observer, Plan, ignore
+from backupd.operations.prune_report import PruneReport
+from backupd.repository import marks, needs
+from backupd.repository.index import PackEntry
+from backupd.repository.marks import Marked
+from backupd.repository.moving import Mover
+from backupd.repository.pack_writer import PACK_MAGIC, Sizes
+from backupd.repository.payload import BlobKind
+from backupd.repository.planning import Limits, PackUse, plan
+from backupd.repository.planning import Plan as PackPlan
+from backupd.repository.reliance import LATE_SECONDS, LOOK_SECONDS
+from backupd.repository.repository import Repository
+from backupd.repository.survey import Pack, Survey
+from backupd.repository.sweeping import Sweep, of_packs_and_indexes, sweep
+from backupd.repository.walking import Walked, walk
+
+UNINDEXED: Final = timedelta(days=2)
+"""After so long, a pack that no index object tells of is of a run that was killed."""
+
+SMALL_INDEX: Final = 256 << 10
+_NEEDS_SECONDS: Final = 600.0
+_DURABLE_OCTETS: Final = 512 << 20
+"""After so much was moved, it is indexed and marked, so that an interruption costs no more."""
+
+_SHOWN: Final = 5
+
+
+class _Moved(NamedTuple):
+    """gone: packs that were moved. fresh: what indexes are to tell of new packs, where none does yet. octets: of blocks
+    that were moved; into: new packs. marked: names of those that were moved and are marked already."""
+
+    gone: list[Pack]
+    fresh: list[PackEntry]
+    octets: int
+    into: int
+    marked: set[str]
+
+
+class PruneRun:
+    """What a prune works with. `run` may be called again."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        now: datetime,
+        grace: timedelta,
+        limits: Limits,
+        sizes: Sizes,
+        observer: Observer = ignore,
+        stop: threading.Event | None = None,
+        seconds: Callable[[], float] = lambda: 0.0,
+        *,
+        dry_run: bool = False,
+    ) -> None:
+        self._repository, self._storage, self._now, self._grace = repository, repository.storage, now, grace
+        self._limits, self._sizes, self._observer, self._dry_run = limits, sizes, observer, dry_run
+        self._stop, self._seconds = stop or threading.Event(), seconds
+
+    def run(self) -> PruneReport:
+        """Do it once."""
+        self._looked, self._known = self._seconds(), list[Marked]()
+        self._removed, self._freed = set[str](), 0
+        self._locked_until: datetime | None = None
+        self._known = marks.read(self._storage)
+        ours = [each for each in self._known if not marks.of_snapshots(each)]
+        with closing(Survey(self._repository, marks.objects(ours))) as survey:
+            survey.look()
+            survey.learn_parts()
+            # After the marks were read: whoever stores a snapshot from now on has seen those that are ripe.
+            refs = self._repository.refs()
+            walked = walk(self._repository, survey, refs, self._stop)
+            hindrances = self._reckon(survey, walked)
+            whole = walked.is_whole and not walked.missing and not hindrances
+            swept = self._sweep(survey, ours, unindexed_may_go=whole)
+            report = self._renew(survey, swept, hindrances, len(refs), whole=whole)
+        if not self._dry_run:
+            self._repository.refresh()
+        if self._stop.is_set():
+            raise Interrupted("stopped", subject=self._storage.url, remedy="the next prune goes on")
+        return report
+
+    def _reckon(self, survey: Survey, walked: Walked) -> list[str]:
+        """What is not known to be superfluous is needed; why that is more than it need be."""
+        found = [f"snapshot {each} cannot be read" for each in walked.unreadable]
+        found += [f"a list of messages of snapshot {each} is lost" for each in walked.lost]
+        found += [f"{each.name} cannot be read" for each in survey.indexes if not each.readable]
+        if found:
+            survey.need_kinds(list(BlobKind))
+        elif survey.unknown:
+            survey.need_kinds([BlobKind.PLAIN])
+            found = [f"{survey.unknown:,} messages do not tell their parts; a prune with a reader's key finds them out"]
+        if walked.missing:
+            found.append(f"{walked.missing:,} messages, parts or lists that snapshots need are in no pack")
+        return found
+
+    # What was marked
+
+    def _sweep(self, survey: Survey, known: list[Marked], *, unindexed_may_go: bool) -> Sweep:
+        seconds = self._grace.total_seconds()
+        ripe = marks.older(self._storage, known, seconds, self._now, ask=not self._dry_run)
+        said, read = needs.read(self._storage), self._seconds()
+        there = _there(survey)
+        decided = sweep(
+            survey,
+            of_packs_and_indexes(marks.objects(ripe)) & there,
+            frozenset(name for each in ripe for name in needs.of(said, each.name)),
+            unindexed_may_go=unindexed_may_go,
+            is_locked=self._is_locked,
+        )
+        sizes = {each.name: each.size for each in survey.indexes} | {each.object: each.size for each in survey.packs}
+        for name in chain(decided.indexes, decided.packs):
+            if self._seconds() - read > _NEEDS_SECONDS:
+                break  # what has been said since then is not known; the next prune goes on
+            if not self._dry_run:
+                self._remove(name)
+            self._removed.add(name)
+            self._freed += sizes[name]
+        if not self._dry_run:
+            self._end(ripe, known, there - self._removed - set(decided.needed), said)
+        return decided
+
+    def _is_locked(self, name: str) -> bool:
+        try:
+            until = self._storage.locks.until(name) if self._storage.locks else None
+        except ObjectMissing:
+            return False
+        if until is None or until <= self._now:
+            return False
+        self._locked_until = max(until, self._locked_until or until)
+        return True
+
+    def _remove(self, name: str) -> None:
+        try:
+            self._storage.delete(name)
+        except StorageDenied as error:
+            raise StorageDenied(
+                f"these credentials may not remove objects: {error.what}",
+                subject=error.subject or name,
+                remedy="prune needs the right to delete: `backupd s3-policy --role pruner` prints it",
+            ) from error
+
+    def _end(self, ripe: list[Marked], known: list[Marked], waiting: set[str], said: list[needs.Needed]) -> None:
+        """Remove the marks of which nothing waits any more, last of all, and needs without a mark."""
+        left = {each.name for each in known}
+        for each in ripe:
+            if not waiting.intersection(each.mark.objects):
+                self._remove(each.name)
+                left.discard(each.name)
+        for need in said:
+            if need.need.mark not in left:
+                self._remove(need.name)
+
+    # What becomes superfluous
+
+    def _renew(
+        self, survey: Survey, swept: Sweep, hindrances: list[str], snapshots: int, *, whole: bool
+    ) -> PruneReport:
+        mover = Mover(self._repository, survey, self._sizes, self._stop)
+        decided = self._decide(survey, mover)
+        leftovers = self._leftovers(survey) if whole else []
+        unneeded = [survey.packs[number] for number in decided.gone] + leftovers
+        moving = [survey.packs[number] for number in chain(decided.small, decided.partly)]
+        partly, small = set(decided.partly), set(decided.small)
+        done = _Moved([], [], 0, 0, set())
+        if self._dry_run:
+            octets = sum(survey.needed_octets(pack) for pack in moving)
+            done = _Moved(moving, [], octets, -(-octets // self._sizes.pack), set())
+        elif moving:
+            done = self._move(mover, moving, partly)
+        superfluous = unneeded + done.gone
+        going = {pack.number for pack in superfluous} | _untold(survey, swept, whole=whole)
+        rewriting = self._rewriting(survey, going)
+        if not self._dry_run:
+            self._store(survey, done, superfluous, going, rewriting)
+        staying = [pack for pack in survey.packs if _is_used(survey, pack) and pack.number not in going]
+        return PruneReport(
+            repository=self._storage.url,
+            dry_run=self._dry_run,
+            snapshots=snapshots,
+            packs=sum(pack.number in small for pack in done.gone),
+            octets=sum(pack.size for pack in done.gone if pack.number in small),
+            repacked=sum(pack.number in partly for pack in done.gone),
+            repacked_octets=sum(pack.size for pack in done.gone if pack.number in partly),
+            moved=done.octets,
+            into=done.into,
+            unneeded=len(unneeded),
+            unneeded_octets=sum(pack.size for pack in unneeded),
+            leftovers=len(leftovers),
+            marked=len(superfluous) + len(rewriting),
+            marked_octets=sum(pack.size for pack in superfluous),
+            removed=len(self._removed),
+            freed=self._freed,
+            waiting=len((_there(survey) & set(survey.marked)) - self._removed - {*swept.needed}),
+            locked_until=self._locked_until,
+            needed=swept.needed,
+            unused=decided.unused,
+            beside=sum(survey.beside(pack) for pack in staying),
+            over=decided.over,
+            damaged=sorted(mover.damaged),
+            hindrances=hindrances,
+        )
+
+    def _decide(self, survey: Survey, mover: Mover) -> PackPlan:
+        """A plan that relies on no damaged pack."""
+        while True:
+            decided = plan((_use(survey, pack) for pack in survey.packs if _is_used(survey, pack)), self._limits)
+            concerned = chain(decided.gone, decided.small, decided.partly)
+            homes = {home for number in concerned for home in survey.replaced.get(number, ())}
+            bad = [] if self._dry_run else [each for each in sorted(homes) if not mover.is_good(survey.packs[each])]
+            if not bad:
+                return decided
+            for number in bad:
+                survey.leave_out(survey.packs[number])
+
+    def _leftovers(self, survey: Survey) -> list[Pack]:
+        before = (self._now - UNINDEXED).timestamp()
+        return [
+            pack
+            for pack in survey.packs
+            if not pack.told and not pack.marked and pack.stored is not None and pack.stored < before
+        ]
+
+    def _move(self, mover: Mover, packs: list[Pack], partly: set[int]) -> _Moved:
+        url = self._storage.url
+        self._observer(Plan(url, len(packs), sum(pack.size for pack in packs)))
+        gone: list[Pack] = []
+        fresh: list[PackEntry] = []
+        octets = into = first = waiting = 0
+        batches = mover.move(
+            packs,
+            lambda name, size: self._observer(Advance(url, name, 1, size)),
+            even_one=lambda pack: pack.number in partly,
+        )
+        for batch in batches:
+            gone += batch.gone
+            fresh.append(batch.entry)
+            into, octets, waiting = into + 1, octets + batch.octets, waiting + batch.octets
+            if waiting >= _DURABLE_OCTETS:
+                self._repository.add_index(fresh)
+                marks.put(self._storage, [pack.object for pack in gone[first:]], "moved", self._now)
+                fresh, first, waiting = [], len(gone), 0
+        return _Moved(gone, fresh, octets, into, {pack.object for pack in gone[:first]})
+
+    def _rewriting(self, survey: Survey, going: set[int]) -> list[str]:
+        """Names of index objects that are to be written anew: that tell of packs that go, or leave out what is known by
+        now; and if these are enough, small ones."""
+        usable = [each for each in survey.indexes if each.readable and not each.marked]
+        wanted = {
+            each.name
+            for each in usable
+            if not going.isdisjoint(each.packs) or (each.unknown and survey.has_learnt(each))
+        }
+        small = {each.name for each in usable if each.size < SMALL_INDEX}
+        return sorted(wanted | small if len(wanted | small) >= self._limits.fewest else wanted)
+
+    def _store(
+        self, survey: Survey, moved: _Moved, superfluous: list[Pack], going: set[int], rewriting: list[str]
+    ) -> None:
+        """Index what was moved, tell anew what stays, and mark what does not."""
+        if moved.fresh or rewriting:
+            newly = self._newly_marked()
+            going = going | {pack.number for pack in survey.packs if pack.object in newly}
+            self._repository.add_index(chain(moved.fresh, self._told(survey, rewriting, going)))
+            if self._seconds() - self._looked > LATE_SECONDS:
+                raise Overtaken(
+                    "this prune stood still, and may have told of packs that others have removed",
+                    subject=self._storage.url,
+                    remedy="run it again",
+                )
+        every = sorted({pack.object for pack in superfluous} - moved.marked) + rewriting
+        if every:
+            marks.put(self._storage, every, "moved, or needed by no snapshot", self._now)
+
+    def _newly_marked(self) -> frozenset[str]:
+        """What others have marked since this began, if that is long ago."""
+        if self._seconds() - self._looked < LOOK_SECONDS:
+            return frozenset()
+        self._looked = self._seconds()
+        return marks.objects(marks.read(self._storage, {each.name for each in self._known}))
+
+    def _told(self, survey: Survey, rewriting: list[str], going: set[int]) -> Iterator[PackEntry]:
+        """What takes the place of index objects: what they tell of packs that stay, unless another one tells it."""
+        kept = {each.name for each in survey.indexes if not each.marked} - set(rewriting)
+        told = set(going)
+        for name in rewriting:
+            for entry in survey.entries(name):
+                pack = survey.by_name[entry.name]
+                if pack.number in told or any(survey.indexes[each].name in kept for each in pack.told):
+                    continue
+                told.add(pack.number)
+                yield survey.completed(entry)
+
+
+def _there(survey: Survey) -> set[str]:
+    """Names of the packs and index objects that are there."""
+    return {each.name for each in survey.indexes} | {pack.object for pack in survey.packs if pack.listed}
+
+
+def _untold(survey: Survey, swept: Sweep, *, whole: bool) -> set[int]:
+    """Packs that an index object must not tell of: that are marked, or gone and missed by nobody."""
+    return {
+        pack.number
+        for pack in survey.packs
+        if (pack.marked and pack.object not in swept.needed) or (whole and not pack.listed)
+    }
+
+
+def _is_used(survey: Survey, pack: Pack) -> bool:
+    """Whether there is something to decide about it."""
+    return pack.good and not pack.marked and any(not survey.indexes[each].marked for each in pack.told)
+
+
+def _use(survey: Survey, pack: Pack) -> PackUse:
+    octets = survey.needed_octets(pack)
+    return PackUse(pack.number, pack.size, octets + len(PACK_MAGIC) if octets else 0)
