@@ -80,8 +80,8 @@ class Tasks:
         return f"{report.forgotten} snapshots forgotten, {report.kept} kept"
 
     def _prune(self, stop: threading.Event) -> str:
-        with self._repository() as repository:
-            report = prune(repository, now=self._clock(), stop=stop)
+        with self._repository() as repository, self._watched("prune") as observer:
+            report = prune(repository, now=self._clock(), observer=observer, stop=stop)
         return f"{report.packs} packs merged into {report.into}, {report.removed} objects removed"
 
     def _copy(self, stop: threading.Event) -> str:
