@@ -11,7 +11,7 @@ from typing import Self
 
 import msgspec
 
-from backupd.errors import Damaged, ObjectExists, ObjectMissing, UsageError, WrongKey
+from backupd.errors import Damaged, KeyMismatch, ObjectExists, ObjectMissing, UsageError, WrongKey
 from backupd.repository import index, keys, names, slots, snapshots
 from backupd.repository.blob_reader import BlobReader
 from backupd.repository.description import FORMAT, SUITES, Description, describe, holds_backups
@@ -63,7 +63,7 @@ def unlock(storage: Storage, secret: str) -> Secrets:
     secrets = slots.imported(secret) or _try_slots(storage, secret, description.id)
     # Whoever can write to the storage could swap the public key, and then read all that is sealed from now on.
     if secrets.repository.hex() != description.id or secrets.public_key != description.public_key:
-        raise WrongKey(
+        raise KeyMismatch(
             "the key is another repository's, or repository.json was altered",
             subject=storage.url,
             remedy="compare the repository id with that on your recovery kit",
@@ -278,6 +278,10 @@ class Repository:
     def read(self, blob_id: bytes) -> tuple[BlobKind, memoryview]:
         """A flushed blob and its kind. Raises Damaged, WrongKey (see BlobReader.read)."""
         return self._reader.read(blob_id)
+
+    def open_block(self, pack: bytes, offset: int, data: Buffer) -> list[tuple[BlobKind, memoryview, bytes]]:
+        """The blobs of a block that the caller has read from the storage (see BlobReader.open_block)."""
+        return self._reader.open_block(pack, offset, data)
 
     def packs_of(self, blob_ids: Iterable[bytes]) -> set[bytes]:
         """Names of the packs that hold these blobs. Raises Damaged when one is in none."""
