@@ -35,6 +35,7 @@ COMMANDS = (
     ("restore", _BACK_UP, "Write a snapshot's mail to a server or to files."),
     ("copy", _BACK_UP, "Make the configured copies equal to the repository; needs no key."),
     ("prune", _CARE, "Merge small packs, and remove what is superfluous."),
+    ("audit", _CARE, "Prove that what is stored can be restored; for people, cron and monitors."),
     ("repair", _CARE, "Put good objects in the place of damaged and missing ones, from copies or versions."),
     ("demo", _BACK_UP, "Show the whole cycle on a mailbox of its own; needs no configuration."),
     ("snapshots", _LOOK, "List snapshots."),

@@ -71,7 +71,7 @@ def status(repository: Repository, state: State, objectives: Mapping[str, timede
     Args:
         objectives: each account's name, and the oldest acceptable snapshot where one is configured.
     """
-    accounts = [_account(repository, state, name, objective, now) for name, objective in objectives.items()]
+    accounts = [of_account(repository, state, name, objective, now) for name, objective in objectives.items()]
     return Status(worst(account.level for account in accounts), accounts, costs(repository, state, now))
 
 
@@ -81,9 +81,10 @@ def worst(levels: Iterable[Level]) -> Level:
     return next((level for level in _WORST if level in found), Level.OK)
 
 
-def _account(
-    repository: Repository, state: State, name: str, objective: timedelta | None, now: datetime
+def of_account(
+    repository: Repository, state: State | None, name: str, objective: timedelta | None, now: datetime
 ) -> AccountStatus:
+    """How one account stands. state: None where no history of runs is known, and snapshots alone must do."""
     standing, damaged = read(repository, state, name)
     return account_status(name, standing, objective, now, damaged)
 
