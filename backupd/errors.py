@@ -6,6 +6,7 @@
     ├── NoRepository                exit 10
     ├── Busy                        exit 11  another backupd works on the same account
     ├── WrongKey                    exit 12  a passphrase or key that opens nothing, or a role that may not do this
+    │   └── KeyMismatch             a key that opens, and is not that of repository.json
     ├── Interrupted                 exit 130
     ├── NoDaemon                    exit 1   none runs, or it does not answer
     ├── Damaged                     exit 1   a stored object is missing, cut or altered
@@ -84,6 +85,10 @@ class WrongKey(BackupdError):
     """The key opens nothing here, or its role does not allow the operation."""
 
     exit_code = 12
+
+
+class KeyMismatch(WrongKey):
+    """The key is sound, and repository.json is of another one: it was swapped, or the key is another repository's."""
 
 
 class Interrupted(BackupdError):

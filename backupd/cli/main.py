@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from backupd.cli import output
+from backupd.cli import monitoring, output
 from backupd.cli.context import Context
 from backupd.errors import BackupdError, Interrupted, UsageError
 
@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run backupd with these arguments (None: those of the process); its exit code."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     wants = Context(json=_given(tokens, "--json"), debug=_given(tokens, "--debug"))
+    plugin = monitoring.is_plugin(tokens)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     _bound_memory()
@@ -36,19 +37,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return _run(tokens)
         except BackupdError as error:
-            return _failed(error, wants)
+            return _failed(error, wants, plugin=plugin)
         except KeyboardInterrupt:
-            return _failed(Interrupted("interrupted"), wants)
+            return _failed(Interrupted("interrupted"), wants, plugin=plugin)
         except BrokenPipeError:
             raise
         except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback reaches a user unasked
-            return _failed(output.bug(error), wants, error)
+            return _failed(output.bug(error), wants, error, plugin=plugin)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
         # Python would complain once more when it closes standard output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
+        return monitoring.UNKNOWN if plugin else BROKEN_PIPE
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -93,9 +94,14 @@ def _usage(error: Exception) -> UsageError:
     )
 
 
-def _failed(error: BackupdError, wants: Context, cause: Exception | None = None) -> int:
+def _failed(error: BackupdError, wants: Context, cause: Exception | None = None, *, plugin: bool = False) -> int:
+    """Tell what happened; the exit code. plugin: as a monitor expects it, which reads the first line on stdout."""
     if wants.debug:
         traceback.print_exception(cause or error, file=sys.stderr)
+    if plugin and not isinstance(error, Interrupted):
+        error.exit_code = monitoring.UNKNOWN
+        if not wants.json:
+            output.line(monitoring.unknown(error))
     output.remark(str(error))
     if wants.json and not isinstance(error, output.Told):
         output.document({"error": output.describe_error(error)})

@@ -23,7 +23,7 @@ from backupd.config.servers import ImapConfig, Pop3Config
 from backupd.config.sizes import Rate, Size
 from backupd.config.telling import LogConfig, NotifyConfig, PingsConfig
 from backupd.config.times import Duration, Schedule
-from backupd.errors import UsageError
+from backupd.errors import ConfigError, UsageError
 
 Count = Annotated[int, Field(ge=0, le=100_000)]
 
@@ -114,6 +114,8 @@ class RepositoryConfig(Section):
     """The passphrase; or else key_file."""
     key_file: KeyFile | None = None
     """Path of a key file or of an exported key; or where its text is, as for any secret."""
+    keyless: bool = False
+    """This machine holds no key, and can only copy, repair, and audit stored objects."""
     compression_level: int | None = Field(default=None, ge=1, le=19)
     """zstd level of what is stored from now on, 1 to 19; by default 3 when mail comes fast, else 9."""
     s3: S3 | None = None
@@ -123,7 +125,10 @@ class RepositoryConfig(Section):
     def _one_key(self) -> RepositoryConfig:
         if self.passphrase is not None and self.key_file is not None:
             raise wrong("key_file", "there is a passphrase already; one of passphrase and key_file opens a repository")
-        if self.passphrase is None and self.key_file is None:
+        has_one = self.passphrase is not None or self.key_file is not None
+        if self.keyless and has_one:
+            raise wrong("keyless", "there is a passphrase or key_file; a machine that holds no key has neither")
+        if not self.keyless and not has_one:
             raise ValueError("neither passphrase nor key_file; add one of them")
         return self
 
@@ -131,7 +136,10 @@ class RepositoryConfig(Section):
         """The passphrase, or the key file's text. Raises ConfigError."""
         source = self.passphrase or self.key_file
         if source is None:
-            raise UsageError("the repository has neither passphrase nor key_file")
+            raise ConfigError(
+                "this machine holds no key (repository.keyless), and this needs one",
+                remedy="run it where there is a key; `copy`, `repair` and `audit --level storage` need none",
+            )
         return source.resolve()
 
 

@@ -6,23 +6,28 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from backupd.daemon.maintenance import Task
 from backupd.daemon.pulse import Pulse
-from backupd.errors import BackupdError, StorageError
+from backupd.errors import BackupdError, Damaged, StorageError
+from backupd.operations import audit_opening
 from backupd.operations.accounts import Accounts
+from backupd.operations.audit import Means, audit
+from backupd.operations.audit_report import Level, Severity, Wish
 from backupd.operations.copy import copy
 from backupd.operations.events import Observer
 from backupd.operations.forget import forget, rules_of
 from backupd.operations.locks import renew_locks
-from backupd.operations.opening import open_copies, open_repository_storage
+from backupd.operations.opening import open_copies, open_repository, open_repository_storage
 from backupd.operations.prune import prune
 from backupd.operations.state import State
 from backupd.repository.repository import Repository
 
 if TYPE_CHECKING:
     from backupd.config import Config
+    from backupd.config.daemon import AuditJob
 
 NEVER = "never"
 LOCKS_SCHEDULE = "every 6 hours"
@@ -56,6 +61,8 @@ class Tasks:
         buckets = [self._config.repository.s3, *(each.s3 for each in self._config.copies)]
         if any(bucket and bucket.object_lock for bucket in buckets):
             jobs["locks"] = (LOCKS_SCHEDULE, self._locks)
+        for wish in wanted.audits:
+            jobs[f"audit {wish.level}"] = (wish.schedule, partial(self._audit, wish))
         return {name: job for name, job in jobs.items() if job[0] != NEVER}
 
     @contextmanager
@@ -106,6 +113,31 @@ class Tasks:
         if errors:
             raise errors[0]
         return "; ".join(done)
+
+    def _audit(self, wanted: AuditJob, stop: threading.Event) -> str:
+        wish = Wish(
+            level=Level(wanted.level),
+            objectives={name: account.objective for name, account in self._config.accounts.items()},
+            budget=wanted.budget / 100 if wanted.budget else None,
+        )
+        config, storage = self._config, open_repository_storage(self._config)
+        servers, scratch = audit_opening.servers(config), audit_opening.scratch(config, None)
+        means = Means(self._state, self._clock, open_copies(config), servers, scratch)
+        with self._watched(f"audit {wanted.level}") as observer:
+            report = audit(
+                storage, lambda: open_repository(config, storage), wish, means, observer=observer, stop=stop
+            )
+        # How old accounts are is watched all the time, and told by itself.
+        told = set() if wish.level is Level.FRESHNESS else {Level.FRESHNESS}
+        grave = [each for each in report.findings if each.severity is Severity.CRITICAL and each.level not in told]
+        if grave:
+            more = f" (and {len(grave) - 1} more)" if len(grave) > 1 else ""
+            raise Damaged(
+                f"{grave[0].what}{more}",
+                subject=grave[0].subject,
+                remedy=f"backupd audit --level {wanted.level} tells all of it, backupd repair mends what it can",
+            )
+        return f"{report.outcome}, {report.problems} problems"
 
     def _locks(self, stop: threading.Event) -> str:
         renewed = 0

@@ -71,9 +71,11 @@ def mend(
         health = Health(frozenset(), ())
     else:
         began = seconds_gone()
-        health = mending.examine(repository, stored_before=seconds - _UNDER_WAY_SECONDS)
+        # On a disk whoever stores a pack is most likely a process of this machine, which has ended.
+        before = seconds - _UNDER_WAY_SECONDS if charged else None
+        health = mending.examine(repository, stored_before=before)
         if health.unindexed and mending.adopt(repository, health.unindexed, store.identify):
-            health = mending.examine(repository, stored_before=seconds - _UNDER_WAY_SECONDS)
+            health = mending.examine(repository, stored_before=before)
         sound = not (notes or health.lost or health.unindexed)
         state.found_sound(url, seconds if sound else None)
         took = seconds_gone() - began

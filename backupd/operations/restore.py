@@ -71,6 +71,7 @@ def restore(
     open_target: Callable[[], Target],
     *,
     mailboxes: Sequence[str] = (),
+    only: Mapping[bytes, Collection[int]] | None = None,
     missing_only: bool = False,
     elsewhere: Source | None = None,
     dry_run: bool = False,
@@ -82,6 +83,7 @@ def restore(
 
     Args:
         mailboxes: names or patterns; none means all.
+        only: UIDs by the raw names of mailboxes; all else is left out.
         missing_only: leave out what the account still has in any mailbox: on its server, if `elsewhere` reads that, or
             in its newest snapshot.
 
@@ -98,7 +100,7 @@ def restore(
         # An index object may be missing or damaged. Whoever restores need not be able to write to the repository.
         mending.adopt(repository, health.unindexed, MessageStore(repository).identify, store=False)
     snapshot = repository.snapshot(ref)
-    chosen = restore_plan.choose(snapshot, mailboxes)
+    chosen = restore_plan.limit(restore_plan.choose(snapshot, mailboxes), only)
     held: Collection[Present | bytes] = ()
     if missing_only:
         held = (
@@ -106,7 +108,7 @@ def restore(
             if elsewhere
             else restore_plan.held_by_newest(repository, snapshot.account)
         )
-    run = _Restore(repository, snapshot.account, open_target, held, dry_run, state, observer, Stop(stop), ref.id)
+    run = _Restore(repository, snapshot.account, open_target, only, held, dry_run, state, observer, Stop(stop), ref.id)
     try:
         return run.run(chosen)
     finally:
@@ -121,6 +123,7 @@ class _Restore:
         repository: Repository,
         account: str,
         open_target: Callable[[], Target],
+        only: Mapping[bytes, Collection[int]] | None,
         held: Collection[Present | bytes],
         dry_run: bool,
         state: State,
@@ -129,7 +132,7 @@ class _Restore:
         snapshot: str,
     ) -> None:
         self._repository, self._store, self._account = repository, MessageStore(repository), account
-        self._open_target, self._held, self._dry_run = open_target, held, dry_run
+        self._open_target, self._only, self._held, self._dry_run = open_target, only, held, dry_run
         self._state, self._observer, self._stop, self._snapshot = state, observer, stop, snapshot
         self._problems: list[Problem] = []
         self._target = open_target()
@@ -312,7 +315,10 @@ class _Restore:
         missing: set[int] = set()
         recognised: set[int] = set()
         octets = 0
+        only = self._only.get(task.record.mailbox.raw_name) if self._only is not None else None
         for row, _ in restore_plan.messages_of(self._repository, task.record):
+            if only is not None and row.uid not in only:
+                continue
             # Asked also for what this run has written: it uses up what the target has of it.
             there = lookup.is_there(row)
             if row.uid in task.settled:

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+import msgspec
 
 from backupd.errors import UsageError
 from backupd.model import MessageState
@@ -32,6 +34,17 @@ def choose(snapshot: Snapshot, wanted: Sequence[str]) -> list[MailboxRecord]:
             more = f" and {len(snapshot.mailboxes) - 10} more" if len(snapshot.mailboxes) > 10 else ""
             raise UsageError("no such mailbox in this snapshot", subject=pattern, remedy=f"there are {names}{more}")
     return [each for each in snapshot.mailboxes if any(matches(each.mailbox, pattern) for pattern in wanted)]
+
+
+def limit(records: list[MailboxRecord], only: Mapping[bytes, Collection[int]] | None) -> list[MailboxRecord]:
+    """The mailboxes that some of these messages are in, as if they held no others. only: UIDs by raw name."""
+    if only is None:
+        return records
+    return [
+        msgspec.structs.replace(each, messages=len(wanted), octets=each.octets * len(wanted) // max(1, each.messages))
+        for each in records
+        if (wanted := only.get(each.mailbox.raw_name))
+    ]
 
 
 def messages_of(store: RunStore, record: MailboxRecord) -> Iterator[Pair]:

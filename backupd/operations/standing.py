@@ -96,7 +96,7 @@ def forget_losses(state: State, account: str) -> None:
 
 def read(
     repository: Repository,
-    state: State,
+    state: State | None,
     account: str,
     *,
     thorough: bool = True,
@@ -104,8 +104,8 @@ def read(
 ) -> tuple[Standing, list[SnapshotRef]]:
     """How the account stands by repository and run history, and which of its newest snapshots are damaged.
 
-    thorough: look for losses in older snapshots than the newest complete one, too. accepted: ids of snapshots whose
-    losses somebody has accepted.
+    state: None where no run history is known. thorough: look for losses in older snapshots than the newest complete
+    one, too. accepted: ids of snapshots whose losses somebody has accepted.
     """
     refs = repository.refs(account)
     found: list[tuple[SnapshotRef, Snapshot]] = []
@@ -118,7 +118,7 @@ def read(
             continue
         if found[-1][1].complete and not thorough:
             break
-    runs = state.runs(account, LOOKED_AT)
+    runs = state.runs(account, LOOKED_AT) if state else []
     newest = found[0] if found else None
     there = {ref.id for ref in refs}
     # A run whose snapshot is gone, or is in another repository, proves nothing any more.

@@ -1,5 +1,5 @@
-"""Local state: the history of runs, what buckets were asked for, what servers call known messages, the journal of
-restores, and locks.
+"""Local state: the history of runs and audits, what buckets were asked for, what servers call known messages, the
+journal of restores, and locks.
 
 All of it is a cache or a record for people; the repository does not need it. The index cache of the repository lives in
 the same file (backupd/repository/index_cache.py), in tables of its own.
@@ -21,6 +21,7 @@ from typing import Literal
 import msgspec
 
 from backupd.errors import Busy
+from backupd.operations.audit_state import AUDIT_SCHEMA, AuditState
 from backupd.repository.index_cache import sqlite_error
 from backupd.repository.runs import MessageRow
 from backupd.storage.base import Requests
@@ -95,7 +96,7 @@ class Journal(msgspec.Struct, frozen=True):
     written: frozenset[int]
 
 
-class State:
+class State(AuditState):
     """The state directory. Safe to use from several threads and several processes."""
 
     def __init__(self, folder: Path) -> None:
@@ -108,7 +109,7 @@ class State:
             self._database = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=60)
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=NORMAL")
-            self._database.executescript(_SCHEMA)
+            self._database.executescript(_SCHEMA + AUDIT_SCHEMA)
         except (OSError, sqlite3.Error) as error:
             raise sqlite_error(error, folder) from error
 

@@ -72,7 +72,7 @@ def status(repository: Repository, state: State, objectives: Mapping[str, timede
         objectives: each account's name, and the oldest acceptable snapshot where one is configured.
     """
     accepted = accepted_losses(repository)
-    accounts = [_account(repository, state, name, objective, accepted, now) for name, objective in objectives.items()]
+    accounts = [of_account(repository, state, name, each, now, accepted) for name, each in objectives.items()]
     return Status(worst(account.level for account in accounts), accounts, costs(repository, state, now))
 
 
@@ -82,14 +82,18 @@ def worst(levels: Iterable[Level]) -> Level:
     return next((level for level in _WORST if level in found), Level.OK)
 
 
-def _account(
+def of_account(
     repository: Repository,
-    state: State,
+    state: State | None,
     name: str,
     objective: timedelta | None,
-    accepted: frozenset[str],
     now: datetime,
+    accepted: frozenset[str] = frozenset(),
 ) -> AccountStatus:
+    """How one account stands.
+
+    state: None where no history of runs is known, and snapshots alone must do. accepted: see standing.read.
+    """
     standing, damaged = read(repository, state, name, accepted=accepted)
     return account_status(name, standing, objective, now, damaged)
 

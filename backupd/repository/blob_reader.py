@@ -14,7 +14,7 @@ from backupd.repository.index_cache import IndexCache, Location
 from backupd.repository.keys import Secrets
 from backupd.repository.pack_spool import PackSpool
 from backupd.repository.payload import BlobKind
-from backupd.storage.base import Storage
+from backupd.storage.base import Buffer, Storage
 
 CACHE_BYTES = 32 * 1024 * 1024
 _Place = tuple[bytes, int]
@@ -124,9 +124,29 @@ class BlobReader:
         self._keep(key, blobs)
         return blobs
 
-    def _keep(self, place: _Place, blobs: list[tuple[BlobKind, memoryview]]) -> None:
+    def open_block(self, pack: bytes, offset: int, data: Buffer) -> list[tuple[BlobKind, memoryview, bytes]]:
+        """A block that was fetched by somebody else: its blobs with what their bytes say their ids are, which is empty
+        for a recipe. It is kept as if it had been read here. Raises Damaged, WrongKey. """
+        subject = f"{names.pack(pack.hex())} at {offset}"
+        blobs = payload.parse(block.unseal(data, self._secrets, subject), subject)
+        plain = iter(self._keep((pack, offset), blobs))
+        identified = []
+        for kind, blob in blobs:
+            if kind is BlobKind.PLAIN:
+                blob_id = next(plain)
+            elif kind is BlobKind.RECIPE:
+                blob_id = b""
+            else:
+                blob_id = (self._secrets.metadata_id if kind.is_metadata else self._secrets.content_id)(blob)
+            identified.append((kind, blob, blob_id))
+        return identified
+
+    def _keep(self, place: _Place, blobs: list[tuple[BlobKind, memoryview]]) -> list[bytes]:
+        """Keep a block; ids of its plain blobs, in order."""
         identify = self._secrets.content_id
-        plain = {identify(data): (place, data) for kind, data in blobs if kind is BlobKind.PLAIN}
+        ids = [identify(data) for kind, data in blobs if kind is BlobKind.PLAIN]
+        of_kind = (data for kind, data in blobs if kind is BlobKind.PLAIN)
+        plain = {blob_id: (place, data) for blob_id, data in zip(ids, of_kind, strict=True)}
         with self._lock:
             if place not in self._blocks:
                 self._blocks[place] = _Block(blobs, list(plain))
@@ -138,6 +158,7 @@ class BlobReader:
                 for blob_id in old.plain:
                     if blob_id in self._plain and self._plain[blob_id][0] == gone:  # it may be in another block, too
                         del self._plain[blob_id]
+        return ids
 
     def _damaged(self, location: Location, error: Damaged) -> Damaged:
         """Remember the block, so that the next backup stores anew what it held, and say so."""

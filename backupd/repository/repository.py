@@ -233,6 +233,10 @@ class Repository:
         """A flushed blob and its kind. Raises Damaged, WrongKey (see BlobReader.read)."""
         return self._reader.read(blob_id)
 
+    def open_block(self, pack: bytes, offset: int, data: Buffer) -> list[tuple[BlobKind, memoryview, bytes]]:
+        """The blobs of a block that the caller has read from the storage (see BlobReader.open_block)."""
+        return self._reader.open_block(pack, offset, data)
+
     def packs_of(self, blob_ids: Iterable[bytes]) -> set[bytes]:
         """Names of the packs that hold these blobs. Raises Damaged when one is in none."""
         found = {blob_id: self.index.find(blob_id) for blob_id in blob_ids}

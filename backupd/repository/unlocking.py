@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from backupd.errors import Damaged, ObjectExists, ObjectMissing, UsageError, WrongKey
+from backupd.errors import Damaged, KeyMismatch, ObjectExists, ObjectMissing, UsageError, WrongKey
 from backupd.repository import keys, names, slots
 from backupd.repository.description import FORMAT, SUITES, Description, describe, holds_backups
 from backupd.repository.keys import Random, Secrets
@@ -50,7 +50,7 @@ def unlock(storage: Storage, secret: str) -> Secrets:
     secrets = slots.imported(secret) or _try_slots(storage, secret, description.id)
     # Whoever can write to the storage could swap the public key, and then read all that is sealed from now on.
     if secrets.repository.hex() != description.id or secrets.public_key != description.public_key:
-        raise WrongKey(
+        raise KeyMismatch(
             "the key is another repository's, or repository.json was altered",
             subject=storage.url,
             remedy="compare the repository id with that on your recovery kit",

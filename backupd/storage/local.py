@@ -119,9 +119,9 @@ class LocalStorage:
         """See Storage.list."""
         folder = prefix.rpartition("/")[0]
         try:
-            for name, size in self._walk(self._root / folder, f"{folder}/" if folder else ""):
-                if name.startswith(prefix) and NAME.match(name):
-                    yield ObjectInfo(name, size)
+            for info in self._walk(self._root / folder, f"{folder}/" if folder else ""):
+                if info.name.startswith(prefix) and NAME.match(info.name):
+                    yield info
         except OSError as error:
             raise self._error(error, prefix) from error
 
@@ -241,7 +241,7 @@ class LocalStorage:
                         return False
         return True
 
-    def _walk(self, folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
+    def _walk(self, folder: Path, prefix: str) -> Iterator[ObjectInfo]:
         """Files below a folder by name. A folder sorts as its name and a slash, as its files' names do."""
         entries = []
         for entry in _entries(folder):
@@ -256,7 +256,8 @@ class LocalStorage:
                 yield from self._walk(Path(entry.path), name)
             else:
                 try:
-                    yield name, entry.stat(follow_symlinks=False).st_size
+                    facts = entry.stat(follow_symlinks=False)
+                    yield ObjectInfo(name, facts.st_size, facts.st_mtime)
                 except FileNotFoundError:
                     continue  # deleted while we looked
 

@@ -57,9 +57,19 @@ def command(*accounts: str, trouble: bool = False, context: Here) -> int:
     if found.repository:
         for text in _costs(found.repository):
             context.say(text)
+    for text in _audits(context):
+        context.say(text)
     for text in _undelivered(context):
         output.line(text)
     return 0
+
+
+def _audits(context: Context) -> Iterator[str]:
+    from backupd.operations.opening import open_repository_storage
+
+    with context.state() as state:
+        for audit in state.latest_audits(open_repository_storage(context.config).url):
+            yield f"last audit of the level {audit.level}: {output.local_time(audit.started)}, {audit.outcome}"
 
 
 def _undelivered(context: Context) -> Iterator[str]:

@@ -1,0 +1,47 @@
+"""What snapshots and objects cannot tell by themselves: whether something was removed behind our back, or put back.
+
+Every stored object proves what it is; none proves that it still ought to be there, or that no other one is missing. The
+repository's signed record of what was done to it can. Whatever reads that record is given to an audit as a
+`CheckRecord`; without one the audit says what it could not know. """
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from backupd.operations.audit_report import Finding, Level, Severity
+from backupd.operations.state import State
+from backupd.repository import names
+from backupd.repository.repository import Repository
+
+CheckRecord = Callable[[Repository], list[Finding]]
+"""Compares a repository with its record: what was removed without an entry, what is there although an entry says it was
+removed, an entry that is missing or was changed."""
+
+
+def newest_gone(state: State, accounts: Mapping[str, frozenset[str]]) -> list[Finding]:
+    """Accounts whose newest snapshot, as this machine's last backup left it, is not there. No retention forgets that.
+
+    accounts: ids of the snapshots that are there, by account.
+    """
+    findings = []
+    for account, there in accounts.items():
+        newest = next((run.snapshot for run in state.runs(account, 100) if run.snapshot), None)
+        if newest and newest not in there and (not there or max(there) < newest):
+            what = f"snapshot {newest}, which the last backup on this machine left as the newest, is not there"
+            remedy = "`backupd repair --removed-since TIME` brings back what copies and versions have"
+            findings.append(Finding(Severity.CRITICAL, Level.METADATA, account, what, remedy))
+    return findings
+
+
+def gone(some: set[str], url: str) -> list[Finding]:
+    """What was there at an audit before and is not now. Whether it was removed on purpose, nothing here tells."""
+    kinds = {names.SNAPSHOTS: "snapshot", names.PACKS: "pack", names.INDEX: "index object", names.MARKS: "mark"}
+    findings = []
+    for prefix, noun in kinds.items():
+        found = sorted(name.rpartition("/")[2] for name in some if name.startswith(prefix))
+        if found:
+            which = f" ({', '.join(found[:5])}{' and others' if len(found) > 5 else ''})" if noun == "snapshot" else ""
+            how_many = f"{len(found):,} {noun}{'s' if len(found) > 1 else ''}"
+            what = f"{how_many} went since the last audit{which}: forgotten, pruned, or removed by somebody"
+            findings.append(Finding(Severity.NOTE, Level.METADATA, url, what))
+    return findings
