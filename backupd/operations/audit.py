@@ -19,12 +19,13 @@ from datetime import datetime
 
 import msgspec
 
-from backupd.errors import BackupdError, Damaged, Interrupted, KeyMismatch, NoRepository, ServerError, WrongKey
+from backupd.errors import BackupdError, Damaged, Interrupted, KeyMismatch, NoRepository, WrongKey
 from backupd.operations import audit_record, audit_rotation
 from backupd.operations.audit_archive import ArchiveAudit
 from backupd.operations.audit_bytes import Objects
 from backupd.operations.audit_drill import Drill
 from backupd.operations.audit_memory import Memory
+from backupd.operations.audit_objects import Copies
 from backupd.operations.audit_record import CheckRecord
 from backupd.operations.audit_report import (
     LEVELS,
@@ -60,6 +61,7 @@ _PACE_OF = 10
 
 _NO_RECORD = "the signed record: without it, a snapshot that was removed, or put back, may go unseen"
 _NO_STATE = "runs that found nothing changed: without a state directory, only snapshots tell how old a backup is"
+_FAILURES = {Level.SOURCE: "the server could not be asked", Level.DRILL: "the drill could not be held"}
 _ROLES = tuple(Role)
 _SEVERITY = {Standing.WARNING: Severity.WARNING, Standing.CRITICAL: Severity.CRITICAL}
 
@@ -115,6 +117,7 @@ class _Audit:
         self._observer, self._stop = observer, stop
         self._started = means.clock()
         self._memory = Memory(means.state, storage.url, self._started)
+        self._copies = Copies(means.copies)
         self._objects: Objects | None = None
         self._archive: ArchiveAudit | None = None
         self._findings: list[Finding] = []
@@ -184,7 +187,7 @@ class _Audit:
 
     def _list(self) -> Objects:
         since = self._wish.since
-        self._objects = Objects(self._storage, self._means.copies, self._memory, since, self._observer, self._stop)
+        self._objects = Objects(self._storage, self._copies, self._memory, since, self._observer, self._stop)
         return self._objects
 
     def _with_key(self, repository: Repository) -> None:
@@ -197,7 +200,7 @@ class _Audit:
         objects = self._list()
         objects.unproved_names(repository.secrets.repository.hex())
         self._archive = ArchiveAudit(
-            repository, self._wish, objects, refs, unindexed, self._means.copies, self._memory, self._observer,
+            repository, self._wish, objects, refs, unindexed, self._copies, self._memory, self._observer,
             self._stop, self._started,
         )  # fmt: skip
         self._archive.run()
@@ -241,19 +244,26 @@ class _Audit:
             found = _newest(repository, refs[name])
             if found is None:
                 continue  # freshness and metadata have told why
-            self._about(name, "the server could not be asked", lambda: self._source(repository, name, *found))  # noqa: B023
+            self._about(name, Level.SOURCE, self._source, repository, *found)
             if self._wish.level.includes(Level.DRILL) and repository.secrets.role is Role.READER:
-                self._about(name, "the drill could not be held", lambda: self._drill(repository, name, *found))  # noqa: B023
+                self._about(name, Level.DRILL, self._drill, repository, *found)
 
-    def _about(self, account: str, failure: str, work: Callable[[], None]) -> None:
+    def _about(
+        self,
+        account: str,
+        level: Level,
+        work: Callable[[Repository, str, SnapshotRef, Snapshot], None],
+        repository: Repository,
+        ref: SnapshotRef,
+        snapshot: Snapshot,
+    ) -> None:
         """One account that cannot be looked at stops no other."""
         try:
-            work()
+            work(repository, account, ref, snapshot)
         except Interrupted:
             raise
         except BackupdError as error:
-            what = f"{failure}: {error.what}"
-            level = Level.SOURCE if isinstance(error, ServerError) else self._wish.level
+            what = f"{_FAILURES[level]}: {error.what}"
             self._findings.append(Finding(Severity.UNKNOWN, level, account, what, error.remedy, account))
 
     def _source(self, repository: Repository, account: str, ref: SnapshotRef, snapshot: Snapshot) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 from backupd.operations.audit_bytes import Objects
 from backupd.operations.audit_memory import Memory
+from backupd.operations.audit_objects import Copies
 from backupd.operations.audit_packs import Damage, PackAudit
 from backupd.operations.audit_report import Affected, Checked, Finding, Level, Severity, Wish
 from backupd.operations.audit_snapshots import SnapshotAudit, summed_up
@@ -17,7 +18,6 @@ from backupd.repository import mending, names
 from backupd.repository.keys import Role
 from backupd.repository.repository import Repository
 from backupd.repository.snapshots import SnapshotRef
-from backupd.storage.base import Storage
 
 _UNDER_WAY = timedelta(minutes=30)
 """A run that stores packs indexes them with its next checkpoint, minutes later."""
@@ -41,7 +41,7 @@ class ArchiveAudit:
         objects: Objects,
         refs: Refs,
         unindexed: set[str],
-        copies: Sequence[Storage],
+        copies: Copies,
         memory: Memory,
         observer: Observer,
         stop: threading.Event,
@@ -126,7 +126,7 @@ class ArchiveAudit:
             found.update(names.pack(place.pack.hex()) for place in places if place)
 
         unheard = Memory(None, repository.storage.url)
-        walk = SnapshotAudit(repository, Damage(), (), unheard, ignore, self._stop, on_blobs=note)
+        walk = SnapshotAudit(repository, Damage(), Copies(), unheard, ignore, self._stop, on_blobs=note)
         for account, some in self._refs.items():
             walk.account(account, self._of_time(some))
         return found

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from datetime import UTC, datetime
 
 from backupd.operations import audit_objects, audit_record, audit_rotation
 from backupd.operations.audit_memory import BYTES, CONTENT, PARTS, Memory
-from backupd.operations.audit_objects import THREADS, Room
+from backupd.operations.audit_objects import THREADS, Copies, Room
 from backupd.operations.audit_packs import interrupted
 from backupd.operations.audit_report import Checked, Coverage, Finding, Level, Severity
 from backupd.operations.audit_rotation import Item
@@ -31,7 +31,7 @@ class Objects:
     def __init__(
         self,
         storage: Storage,
-        copies: Sequence[Storage],
+        copies: Copies,
         memory: Memory,
         since: datetime | None,
         observer: Observer,
@@ -109,9 +109,9 @@ class Objects:
                 if name.startswith(names.KEYS) and found.data is not None:
                     labels[slots.parse(found.data, name).label] += 1
             elif not found.gone:
-                self.findings.append(audit_objects.finding(name, found.what, self._copies))
+                self.findings.append(self._copies.finding(name, found.what))
         if names.DESCRIPTION not in self.there:
-            self.findings.append(audit_objects.finding(names.DESCRIPTION, "it is missing", self._copies))
+            self.findings.append(self._copies.finding(names.DESCRIPTION, "it is missing"))
         for label in (label for label, count in labels.items() if count > 1):
             what = f"there are {labels[label]} key slots of the name {label!r}: what opened the older ones still does"
             remedy = "a rotation was interrupted, or one was put back: rotate it again"
@@ -142,7 +142,7 @@ class Objects:
             if found.good:
                 self._memory.prove(BYTES, name)
             elif not found.gone:
-                self.findings.append(audit_objects.finding(name, found.what, self._copies, self.there[name].size))
+                self.findings.append(self._copies.finding(name, found.what))
                 self._memory.unprove([name])
 
     def coverage(self, level: Level, budget: float | None, pace: float | None) -> Coverage | None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from backupd.errors import Damaged, ObjectMissing
 from backupd.mail import dates
 from backupd.model import Flags, MessageState
-from backupd.operations import audit_rotation
+from backupd.operations import audit_rotation, restore_plan
 from backupd.operations.audit_memory import DRILLED, Memory
 from backupd.operations.audit_report import DrillResult, Finding, Level, Severity
 from backupd.operations.audit_rotation import Item
@@ -169,14 +169,14 @@ class Drill:
         """Tell what could not be restored; the messages that the target could not take exactly, as it said itself."""
         altered: Uids = {}
         refused = {each.name: each.refused for each in report.mailboxes if each.refused}
-        raw_names = {each.mailbox.name: each.mailbox.raw_name for each in self._snapshot.mailboxes}
         for name, count in refused.items():
             whats = [each.what for each in report.problems if each.mailbox == name]
             messages = "1 message" if count == 1 else f"{count:,} messages"
             self._tell(Severity.CRITICAL, name, f"{messages} could not be restored: {whats[0] if whats else 'refused'}")
         for problem in report.problems:
-            if problem.uid is not None:
-                altered.setdefault(raw_names.get(problem.mailbox, b""), set()).add(problem.uid)
+            for record in self._snapshot.mailboxes if problem.uid is not None else ():
+                if record.mailbox.name == problem.mailbox and problem.uid is not None:
+                    altered.setdefault(record.mailbox.raw_name, set()).add(problem.uid)
         others = [each for each in report.problems if each.mailbox not in refused]
         if others:
             what = f"{len(others):,} messages could not be taken exactly by the target: {others[0].what}"
@@ -187,10 +187,9 @@ class Drill:
         self, scratch: Scratch, report: RestoreReport, only: Uids | None, altered: Uids
     ) -> tuple[int, int, int]:
         """Messages and octets that were restored, and how many of them came out otherwise."""
-        names = {}
-        records = {each.mailbox.name: each for each in self._snapshot.mailboxes}
-        for each in report.mailboxes:
-            names[each.target_name] = records[each.name].mailbox.raw_name
+        restored = restore_plan.limit(self._snapshot.mailboxes, only)
+        pairs = zip(report.mailboxes, restored, strict=True)  # by place: of two mailboxes what is shown may be the same
+        names = {each.target_name: record.mailbox.raw_name for each, record in pairs}
         there: dict[bytes, Counter[bytes]] = {}
         messages = octets = 0
         for back in scratch.read_back(names):

@@ -16,6 +16,8 @@ from backupd.storage.base import ObjectInfo, Storage
 
 THREADS = 4
 _ROOM_OCTETS = 64 << 20
+_MOST_ASKED = 200
+"""Questions to copies; each is a request in a bucket."""
 
 
 class Room:
@@ -85,27 +87,40 @@ def _amiss(name: str, data: bytes) -> str:
     return ""
 
 
-def finding(name: str, what: str, copies: Sequence[Storage], size: int | None = None) -> Finding:
-    """An object that is not what it should be, and who has a good one."""
-    mark = name.startswith(names.MARKS)
-    remedy = "it marks nothing, and harms nothing: remove it" if mark else _remedy(name, copies, size)
-    return Finding(Severity.WARNING if mark else Severity.CRITICAL, Level.STORAGE, name, what, remedy)
+class Copies:
+    """Copies of the repository, asked whether they have what is damaged here. One that cannot be reached is not asked
+    again, and none is asked about everything."""
 
+    def __init__(self, storages: Sequence[Storage] = ()) -> None:
+        self._storages = list(storages)
+        self._any = bool(storages)
+        self._left = _MOST_ASKED
 
-def _remedy(name: str, copies: Sequence[Storage], size: int | None) -> str:
-    holding = [copy.url for copy in copies if (found := size_at(copy, name)) is not None and size in (None, found)]
-    if holding:
-        return f"`backupd repair` can take it from {', '.join(holding)}"
-    where = "no copy has it" if copies else "no copy is configured"
-    return f"{where}; `backupd repair` looks for a version of it, and the next backup stores what the server still has"
+    def finding(self, name: str, what: str) -> Finding:
+        """An object that is not what it should be, and who has one of its name."""
+        if name.startswith((names.DESCRIPTION, names.KEYS, names.PACKS, names.INDEX, names.SNAPSHOTS)):
+            return Finding(Severity.CRITICAL, Level.STORAGE, name, what, self._remedy(name))
+        remedy = "it marks nothing, and harms nothing: remove it"
+        return Finding(Severity.WARNING, Level.STORAGE, name, what, remedy)
 
+    def _remedy(self, name: str) -> str:
+        if holding := self._holding(name):
+            return f"`backupd repair` can take it from {', '.join(holding)}, if it is whole there"
+        where = "no copy is known to have it" if self._any else "no copy is configured"
+        return f"{where}; `backupd repair` looks for a version, and the next backup stores what the server still has"
 
-def size_at(storage: Storage, name: str) -> int | None:
-    """The size of an object; None where it is not, or cannot be looked at."""
-    try:
-        return storage.size(name)
-    except (StorageError, Damaged):
-        return None
+    def _holding(self, name: str) -> list[str]:
+        holding = []
+        for storage in list(self._storages) if self._left > 0 else ():
+            self._left -= 1
+            try:
+                storage.size(name)
+                holding.append(storage.url)
+            except ObjectMissing:
+                continue
+            except (StorageError, Damaged):
+                self._storages.remove(storage)
+        return holding
 
 
 def strangers(there: Mapping[str, ObjectInfo]) -> list[str]:

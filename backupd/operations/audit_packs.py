@@ -14,7 +14,7 @@ from typing import NamedTuple
 from backupd.errors import Damaged, Interrupted, ObjectMissing
 from backupd.operations import audit_objects
 from backupd.operations.audit_memory import BYTES, CONTENT, PARTS, Memory
-from backupd.operations.audit_objects import THREADS, Room
+from backupd.operations.audit_objects import THREADS, Copies, Room
 from backupd.operations.audit_report import Finding, Level, Severity
 from backupd.operations.events import Advance, Observer
 from backupd.operations.messages import MessageStore
@@ -26,7 +26,7 @@ from backupd.repository.keys import Role
 from backupd.repository.pack_writer import PACK_MAGIC
 from backupd.repository.payload import BlobKind
 from backupd.repository.repository import Repository
-from backupd.storage.base import ObjectInfo, Storage
+from backupd.storage.base import ObjectInfo
 
 
 @dataclass
@@ -72,7 +72,7 @@ class PackAudit:
         there: Mapping[str, ObjectInfo],
         share: Collection[str],
         level: Level,
-        copies: Sequence[Storage],
+        copies: Copies,
         memory: Memory,
         observer: Observer,
         stop: threading.Event,
@@ -113,9 +113,9 @@ class PackAudit:
                 self.missing.add(name)
             elif info.size != entry.size and not (self._bytes and name in self._share):
                 what = f"it has {info.size:,} octets, and the index says {entry.size:,}"
-                self._bad(name, what, entry.size, level=Level.METADATA)
+                self._bad(name, what, level=Level.METADATA)
             elif not _is_covered(entry):
-                self._bad(name, "the index does not tell of all its blocks", entry.size, level=Level.METADATA)
+                self._bad(name, "the index does not tell of all its blocks", level=Level.METADATA)
             if info is not None and name in self._share and (self._bytes or _has_recipes(entry)):
                 yield entry
             elif info is not None and name in self._share:
@@ -240,7 +240,7 @@ class PackAudit:
         if self._bytes:
             self._count(name, verdict.read)
         if verdict.what:
-            self._bad(name, verdict.what, self._there[name].size)
+            self._bad(name, verdict.what)
             self._memory.unprove([name])
             return
         for kind, proved in ((BYTES, self._bytes), (PARTS, self._reader), (CONTENT, self._deep)):
@@ -273,8 +273,8 @@ class PackAudit:
             what = f"{others:,} packs that the index tells of are not there; what they held is in others"
             self.damage.findings.append(Finding(Severity.NOTE, Level.METADATA, self._storage.url, what))
 
-    def _bad(self, name: str, what: str, size: int | None = None, *, level: Level = Level.STORAGE) -> None:
-        found = audit_objects.finding(name, what, self._copies, size)
+    def _bad(self, name: str, what: str, *, level: Level = Level.STORAGE) -> None:
+        found = self._copies.finding(name, what)
         level = Level.METADATA if name.startswith(names.INDEX) else level
         self.damage.findings.append(Finding(found.severity, level, name, what, found.remedy))
 

@@ -7,7 +7,7 @@ snapshots that have them.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from backupd.errors import Damaged, ObjectMissing
 from backupd.mail.headers import readable
 from backupd.operations import audit_objects
 from backupd.operations.audit_memory import BYTES, Memory
+from backupd.operations.audit_objects import Copies
 from backupd.operations.audit_packs import Damage, interrupted
 from backupd.operations.audit_report import Affected, Finding, Level, Severity
 from backupd.operations.events import Advance, Observer
@@ -27,7 +28,6 @@ from backupd.repository.repository import Repository
 from backupd.repository.runs import MessageRow
 from backupd.repository.segments import Segment
 from backupd.repository.snapshots import MailboxRecord, Snapshot, SnapshotRef
-from backupd.storage.base import Storage
 
 MOST_AFFECTED = 10_000
 """Messages that are told one by one."""
@@ -74,7 +74,7 @@ class SnapshotAudit:
         self,
         repository: Repository,
         damage: Damage,
-        copies: Sequence[Storage],
+        copies: Copies,
         memory: Memory,
         observer: Observer,
         stop: threading.Event,
@@ -121,7 +121,7 @@ class SnapshotAudit:
             return found.what or error.what, 0
 
     def _unreadable(self, account: str, ref: SnapshotRef, what: str) -> None:
-        remedy = audit_objects.finding(ref.name, what, self._copies).remedy
+        remedy = self._copies.finding(ref.name, what).remedy
         what = f"the snapshot: {what}"
         self.findings.append(Finding(Severity.CRITICAL, Level.METADATA, ref.name, what, remedy, account))
         self._memory.unprove([ref.name])

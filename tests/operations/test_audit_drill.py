@@ -107,6 +107,12 @@ def test_with_a_budget_every_stretch_has_its_turn(repository: Repository, drille
     assert tried == [3, 3, 3]
 
 
+def test_mailboxes_that_are_shown_by_the_same_name_are_told_apart(repository: Repository, drilled: Drilled) -> None:
+    boxes = {b"A": Box({1: Mail(message("One"))}, name="Same"), b"B": Box({1: Mail(message("Two"))}, name="Same")}
+    archive.put(repository, boxes)
+    assert grave(drilled()) == []
+
+
 @pytest.mark.parametrize("harm", ["bytes", "flags", "date", "lost"])
 def test_what_comes_back_otherwise_is_critical(repository: Repository, drilled: Drilled, harm: str) -> None:
     fill(repository, 5)
