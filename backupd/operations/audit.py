@@ -192,8 +192,11 @@ class _Audit:
 
     def _with_key(self, repository: Repository) -> None:
         # In this order: what a listed snapshot refers to is in an index by now, and what an index tells of in a pack.
+        newest = audit_record.newest(self._means.state, self._wish.objectives)
         refs = self._refs(repository)
         self._freshness(repository, refs)
+        there = {name: frozenset(ref.id for ref in some) for name, some in refs.items()}
+        self._findings += audit_record.newest_gone(newest, there)
         if not self._wish.level.includes(Level.METADATA):
             return
         unindexed = set(mending.examine(repository).unindexed)
@@ -233,9 +236,6 @@ class _Audit:
                 self._findings.append(
                     Finding(_SEVERITY[status.level], Level.FRESHNESS, name, reason, account=name)
                 )
-        if state:
-            there = {name: frozenset(ref.id for ref in refs[name]) for name in self._wish.objectives}
-            self._findings += audit_record.newest_gone(state, there)
 
     # Servers and drills
 

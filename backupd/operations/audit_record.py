@@ -6,7 +6,7 @@ repository's signed record of what was done to it can. Whatever reads that recor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from backupd.operations.audit_report import Finding, Level, Severity
 from backupd.operations.state import State
@@ -18,18 +18,29 @@ CheckRecord = Callable[[Repository], list[Finding]]
 removed, an entry that is missing or was changed."""
 
 
-def newest_gone(state: State, accounts: Mapping[str, frozenset[str]]) -> list[Finding]:
-    """Accounts whose newest snapshot, as this machine's last backup left it, is not there. No retention forgets that.
+def newest(state: State | None, accounts: Iterable[str]) -> dict[str, str]:
+    """The newest snapshot of accounts, as the last backup on this machine left it. To be asked before snapshots are
+    listed: a backup may end meanwhile."""
+    found = {}
+    for account in accounts if state else ():
+        runs = state.runs(account, 100) if state else []
+        if latest := next((run.snapshot for run in runs if run.snapshot), None):
+            found[account] = latest
+    return found
 
-    accounts: ids of the snapshots that are there, by account.
+
+def newest_gone(known: Mapping[str, str], accounts: Mapping[str, frozenset[str]]) -> list[Finding]:
+    """Accounts whose newest snapshot is not there any more. No retention forgets that.
+
+    known: what it was, by account. accounts: ids of the snapshots that are there, by account.
     """
     findings = []
-    for account, there in accounts.items():
-        newest = next((run.snapshot for run in state.runs(account, 100) if run.snapshot), None)
-        if newest and newest not in there and (not there or max(there) < newest):
-            what = f"snapshot {newest}, which the last backup on this machine left as the newest, is not there"
+    for account, latest in known.items():
+        there = accounts.get(account, frozenset())
+        if latest not in there and (not there or max(there) < latest):
+            what = f"snapshot {latest}, which the last backup on this machine left as the newest, is not there"
             remedy = "`backupd repair --removed-since TIME` brings back what copies and versions have"
-            findings.append(Finding(Severity.CRITICAL, Level.METADATA, account, what, remedy))
+            findings.append(Finding(Severity.CRITICAL, Level.METADATA, account, what, remedy, account))
     return findings
 
 
