@@ -5,8 +5,11 @@ Both are read back by what reads mail for backups, and are removed afterwards.
 
 from __future__ import annotations
 
+import os
 import shutil
+import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -22,6 +25,8 @@ from backupd.targets.base import Fingerprint, Target
 from backupd.targets.maildir import MaildirTarget
 
 _AT_ONCE = 1000
+_PREFIX = "backupd-drill-"
+_ABANDONED_SECONDS = 24 * 3600.0
 
 
 class Back(NamedTuple):
@@ -60,7 +65,8 @@ class MaildirScratch:
     def __init__(self) -> None:
         """Raises StorageError where there can be none."""
         try:
-            self._folder = Path(tempfile.mkdtemp(prefix="backupd-drill-"))
+            _remove_left()
+            self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
         except OSError as error:
             raise StorageError(
                 f"no temporary folder can be made: {error.strerror}",
@@ -84,6 +90,18 @@ class MaildirScratch:
     def clear(self) -> str:
         shutil.rmtree(self._folder, ignore_errors=True)
         return str(self._folder) if self._folder.exists() else ""
+
+
+def _remove_left() -> None:
+    """Remove what drills left behind that were killed a day ago or earlier: it is mail in plain text."""
+    before = time.time() - _ABANDONED_SECONDS
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        try:
+            facts = folder.lstat()
+        except FileNotFoundError:  # another drill's, which has ended
+            continue
+        if stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.getuid() and facts.st_mtime < before:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class ImapScratch:

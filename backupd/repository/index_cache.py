@@ -330,7 +330,7 @@ class IndexCache:
         while some := list(islice(wanted, _ASKED_AT_ONCE)):
             query = (
                 f"WITH wanted (id) AS (VALUES {', '.join(['(?)'] * len(some))}) SELECT id FROM wanted"  # noqa: S608
-                " WHERE NOT EXISTS (SELECT 1 FROM blob WHERE repository = ? AND blob.id = wanted.id)"
+                " WHERE NOT EXISTS (SELECT 1 FROM place WHERE repository = ? AND place.id = wanted.id)"
             )
             with self._locked():
                 missing.update(blob for (blob,) in self._database.execute(query, (*some, self._number)))

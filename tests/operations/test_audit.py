@@ -159,6 +159,26 @@ def test_what_the_key_cannot_do_of_the_levels_before_is_said(repository: Reposit
     assert "content: it needs a reader's key" in audited(Level.SOURCE, role=Role.WRITER).left_out
 
 
+def test_a_key_that_opens_nothing_reads_no_more_than_was_asked_for(
+    storage: MemoryStorage, secrets: Secrets
+) -> None:
+    many(storage, secrets, 2)
+    packs = packs_of(storage)
+    asked: list[str] = []
+    get = storage.get
+    storage.get = lambda name, *rest: asked.append(name) or get(name, *rest)  # type: ignore[method-assign,func-returns-value]
+
+    def opened() -> Repository:
+        return Repository(storage, unlock(storage, "another passphrase"))
+
+    means = Means(None, lambda: NOON)
+    report = audit(storage, opened, Wish(Level.METADATA, {"alice": None}), means)
+    assert (report.outcome, report.role) == ("unknown", Role.AUDITOR)
+    assert not set(asked) & set(packs)
+    flip(storage, packs[0], 2000)
+    assert audit(storage, opened, Wish(Level.STORAGE, {"alice": None}), means).outcome == "critical"
+
+
 def test_nothing_at_all_is_no_repository(audited: Audited) -> None:
     with pytest.raises(NoRepository):
         audited(Level.STORAGE, role=Role.AUDITOR)

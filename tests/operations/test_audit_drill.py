@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -176,7 +179,14 @@ def test_nothing_is_left_behind(
     def fail(back: Back) -> Back:
         raise ConnectionFailed("gone")
 
+    killed, running = tmp_path / "scratch/backupd-drill-killed", tmp_path / "scratch/backupd-drill-running"
+    for folder, age in ((killed, 2), (running, 0.5)):
+        (folder / "mail/cur").mkdir(parents=True)
+        os.utime(folder, (time.time() - age * 86400,) * 2)
     assert result(drilled()).wrong == 0
+    assert not killed.exists(), "of a day ago"
+    assert running.exists(), "perhaps another one's"
+    shutil.rmtree(running)
     assert drilled(lambda _: Spoiling(fail)).outcome == "unknown"
     assert list((tmp_path / "scratch").iterdir()) == []
     assert repository.storage.objects == before, "a drill writes nothing to the repository"  # type: ignore[attr-defined]
