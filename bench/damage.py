@@ -35,7 +35,7 @@ from bench.figures import between
 from bench.report import machine
 
 PAGE = Path(__file__).parents[1] / "docs/audit.md"
-NOW = NOON + timedelta(days=1)
+NOW = NOON + timedelta(days=6)
 STORAGE, WRITER, READER, CONTENT, AGAIN = AUDITS = (
     "storage, no key",
     "metadata, writer",
@@ -46,7 +46,7 @@ STORAGE, WRITER, READER, CONTENT, AGAIN = AUDITS = (
 """The last one is by a machine that made the backups, and audited the repository before it was harmed."""
 
 _PROVED_BY_NAME = frozenset({"bit", "cut", "empty", "longer", "swapped", "copied", "forged", "replaced"})
-_BY_NAME = ("pack", "index", "snapshot", "mark")
+_BY_NAME = ("pack", "index", "snapshot", "hold", "mark")
 
 CLAIMS: dict[str, dict[str, frozenset[str]]] = {
     STORAGE: {
@@ -58,6 +58,7 @@ CLAIMS: dict[str, dict[str, frozenset[str]]] = {
         "pack": frozenset({"cut", "empty", "longer", "removed", "copied", "forged", "replayed"}),
         "index": _PROVED_BY_NAME,
         "snapshot": _PROVED_BY_NAME,
+        "hold": _PROVED_BY_NAME,
         "repository.json": frozenset({"empty", "swapped", "removed", "replaced"}),
         "key slot": frozenset({"empty", "swapped", "copied", "forged"}),
     },
@@ -71,6 +72,7 @@ CLAIMS[AGAIN] = {
     "key slot": _PROVED_BY_NAME | {"removed", "replayed"},
     "repository.json": _PROVED_BY_NAME - {"copied", "forged"} | {"removed"},
     "snapshot": _PROVED_BY_NAME | {"removed"},
+    "hold": _PROVED_BY_NAME | {"removed"},
 }
 """What each audit sees of what is done to each object, without exception: it says so, be it as a note."""
 
@@ -151,7 +153,7 @@ def trial(kind: str, sort: str, seed: int) -> Trial | None:
         CONTENT: run_audit(made, harmed.objects, Level.CONTENT, Role.READER),
     }
     # Of the others nothing is remembered that their names do not prove.
-    if sort in ("key slot", "repository.json", "snapshot"):
+    if sort in ("key slot", "repository.json", "snapshot", "hold"):
         with tempfile.TemporaryDirectory(dir=_folder()) as folder:
             shutil.copy(_folder() / "state/state.sqlite", folder)
             with closing(State(Path(folder))) as state:

@@ -16,14 +16,15 @@ from typing import NamedTuple
 from backupd.errors import Damaged, ObjectMissing
 from backupd.operations.backup import backup
 from backupd.operations.messages import MessageStore
-from backupd.operations.prune import prune
+from backupd.operations.prune import LEAST_GRACE, prune
 from backupd.operations.state import State
-from backupd.repository import mending, names, segments
+from backupd.repository import holds, mending, names, segments
 from backupd.repository.keys import Role, Secrets
 from backupd.repository.pack_writer import Sizes
 from backupd.repository.repository import Repository, create, unlock
 from backupd.repository.segments import Segment
 from backupd.repository.slots import Argon2
+from backupd.repository.snapshots import timestamp
 from tests.support.mail import Attachment, message, noise
 from tests.support.memory_storage import MemoryStorage
 from tests.support.simulated_account import SimulatedAccount
@@ -39,10 +40,16 @@ KINDS = ("bit", "cut", "empty", "longer", "swapped", "removed", "copied", "forge
 removed; its bytes stored once more under another name; a name that was made up, with bytes that were; an object of the
 past put back; the bytes of an object of the past, or of another repository, in its place."""
 
-OBJECTS = ("pack", "index", "snapshot", "key slot", "repository.json", "mark")
-_PREFIXES = dict(
-    zip(OBJECTS, (names.PACKS, names.INDEX, names.SNAPSHOTS, names.KEYS, names.DESCRIPTION, names.MARKS), strict=True)
-)
+_PREFIXES = {
+    "pack": names.PACKS,
+    "index": names.INDEX,
+    "snapshot": names.SNAPSHOTS,
+    "hold": names.HOLDS,
+    "key slot": names.KEYS,
+    "repository.json": names.DESCRIPTION,
+    "mark": names.MARKS,
+}
+OBJECTS = tuple(_PREFIXES)
 
 
 @dataclass(frozen=True)
@@ -93,8 +100,8 @@ def _fill(repository: Repository, state: State, chance: random.Random) -> None:
     for number, account in enumerate(accounts.values()):
         account.create(b"Work")
         account.append(b"Work", *(_mail(chance, f"{number} old {each}") for each in range(6)))
-    time = NOON
     for day in range(5):
+        time = NOON + day * timedelta(days=1)
         for number, (name, account) in enumerate(accounts.items()):
             time += timedelta(minutes=5)
             account.append(b"INBOX", *(_mail(chance, f"{number} {day} {each}") for each in range(5)))
@@ -102,10 +109,13 @@ def _fill(repository: Repository, state: State, chance: random.Random) -> None:
                 account.flag(b"INBOX", 4 * day, b"\\Seen")
                 account.expunge(b"INBOX", 4 * day + 1)
             backup(repository, account, name, state=state, clock=lambda: time)  # noqa: B023 called at once
-        if day in (1, 2):
-            prune(repository, now=time, grace=timedelta(), fewest=2, sizes=_SMALL)
-    gone = repository.refs("bob")[1]
-    repository.remove_snapshot(gone)  # forgotten
+        if day == 1:
+            repository.remove_snapshot(repository.refs("bob")[0])  # forgotten
+        if day:
+            prune(repository, now=time, grace=LEAST_GRACE, fewest=2, sizes=_SMALL)
+    for reason in ("a dispute", "another one"):
+        kept = repository.refs("alice")[0]
+        holds.put(repository, holds.Hold(1, timestamp(time), "alice", reason, kept.id))
 
 
 def _mail(chance: random.Random, subject: str) -> bytes:
@@ -182,7 +192,7 @@ def _made_up(chance: random.Random, sort: str, name: str) -> str:
             return f"{folder}/{own[:-8]}{digits[:8]}"
         case "key slot":
             return f"{name[:-13]}{digits[:8]}.json"
-        case "mark":
+        case "mark" | "hold":
             return f"{name[:-8]}{digits[:8]}"
     return f"repository-{digits[:8]}.json"
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
+from backupd.errors import Damaged
 from backupd.operations.audit_bytes import Objects
 from backupd.operations.audit_memory import Memory
 from backupd.operations.audit_objects import Copies
@@ -14,7 +15,7 @@ from backupd.operations.audit_report import Affected, Checked, Finding, Level, S
 from backupd.operations.audit_snapshots import SnapshotAudit, summed_up
 from backupd.operations.events import Observer, Plan, ignore
 from backupd.operations.messages import MessageStore
-from backupd.repository import mending, names
+from backupd.repository import holds, mending, names
 from backupd.repository.keys import Role
 from backupd.repository.repository import Repository
 from backupd.repository.snapshots import SnapshotRef
@@ -82,6 +83,7 @@ class ArchiveAudit:
             what = f"{some} described by no index object: a backup was killed, or an index object is lost"
             remedy = "the next backup with a reader's key indexes them"
             self.findings.append(Finding(Severity.WARNING, Level.METADATA, repository.storage.url, what, remedy))
+        self._holds()
         if level.includes(Level.STORAGE):
             objects.prove(objects.small | (share - packs.described))
         self.affected = self.snapshots.affected()
@@ -97,6 +99,14 @@ class ArchiveAudit:
             octets=self.damage.octets + self.snapshots.octets + others.octets,
             joined=self.damage.joined,
         )
+
+    def _holds(self) -> None:
+        """What must not be forgotten, and what people said of losses: whether it can be read."""
+        try:
+            holds.read(self._repository)
+        except Damaged as error:
+            remedy = "nothing can be forgotten meanwhile; `backupd repair` looks for a good one"
+            self.findings.append(Finding(Severity.CRITICAL, Level.METADATA, error.subject, error.what, remedy))
 
     def _is_left(self, pack: str) -> bool:
         """Whether a pack is so old that no running backup is about to index it."""

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 
 from backupd.operations import audit_objects, audit_record, audit_rotation
-from backupd.operations.audit_memory import BYTES, CONTENT, PARTS, Memory
+from backupd.operations.audit_memory import BYTES, CONTENT, Memory
 from backupd.operations.audit_objects import THREADS, Copies, Room
 from backupd.operations.audit_packs import interrupted
 from backupd.operations.audit_report import Checked, Coverage, Finding, Level, Severity
@@ -42,7 +42,7 @@ class Objects:
         self.findings: list[Finding] = []
         self.read = self.octets = 0
         listed = {info.name: info for info in storage.list()}
-        ours = (*names.ALL, names.MARKS)
+        ours = (*names.ALL, names.MARKS, names.NEEDS)
         self.there: dict[str, ObjectInfo] = {name: info for name, info in listed.items() if name.startswith(ours)}
         after = since.timestamp() if since else 0.0
         self._young = {name for name, info in self.there.items() if since is None or (info.modified or after) >= after}
@@ -81,8 +81,6 @@ class Objects:
             self._kinds = dict.fromkeys(others & self._young, BYTES)
         elif level.includes(Level.STORAGE):
             self._kinds = dict.fromkeys(turns & self._young, BYTES)
-        elif role is Role.READER:
-            self._kinds = dict.fromkeys(turns & self._young, PARTS)
         proofs = {kind: self._memory.proofs(kind) for kind in set(self._kinds.values())}
         items = [Item(name, self.there[name].size, proofs[kind].get(name)) for name, kind in self._kinds.items()]
         self._order = [self.there[name].size for name in audit_rotation.choose(items, None)]

@@ -18,9 +18,8 @@ from backupd.repository import names
 _ANOTHER = "if that is not your doing, somebody has tampered with the storage: compare it with a copy"
 
 
-PARTS, BYTES, CONTENT = KINDS = ("parts", "bytes", "content")
-"""Ways to prove an object: that the parts its recipes name are there, that its bytes are what its name says, that its
-blobs are what their ids say."""
+BYTES, CONTENT = KINDS = ("bytes", "content")
+"""Ways to prove an object: that its bytes are what its name says, that its blobs are what their ids say."""
 
 _IDENTITY = "id"
 

@@ -98,7 +98,7 @@ class Copies:
 
     def finding(self, name: str, what: str) -> Finding:
         """An object that is not what it should be, and who has one of its name."""
-        if name.startswith((names.DESCRIPTION, names.KEYS, names.PACKS, names.INDEX, names.SNAPSHOTS)):
+        if name.startswith(names.ALL):
             return Finding(Severity.CRITICAL, Level.STORAGE, name, what, self._remedy(name))
         remedy = "it marks nothing, and harms nothing: remove it"
         return Finding(Severity.WARNING, Level.STORAGE, name, what, remedy)

@@ -1,8 +1,9 @@
 """Index and packs: what the index says is there as it says; and, as deep as the level goes, bytes, parts and ids.
 
-Each pack is read at most once, whole, by a few threads with bounded memory, while the index goes by. What a reader's
-key finds damaged is noted in the index cache, as a restore or a backup would: so the next backup stores it again. A
-writer's key cannot look into content blocks, so of a damaged pack it can only tell what may be concerned. """
+The index tells which parts each message is joined from, so a missing part is seen without reading any mail. Each pack
+is read at most once, whole, by a few threads with bounded memory, while the index goes by. What a reader's key finds
+damaged is noted in the index cache, as a restore or a backup would: so the next backup stores it again. A writer's key
+cannot look into content blocks, so of a damaged pack it can only tell what may be concerned. """
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from typing import NamedTuple
 
 from backupd.errors import Damaged, Interrupted, ObjectMissing
 from backupd.operations import audit_objects
-from backupd.operations.audit_memory import BYTES, CONTENT, PARTS, Memory
+from backupd.operations.audit_memory import BYTES, CONTENT, Memory
 from backupd.operations.audit_objects import THREADS, Copies, Room
 from backupd.operations.audit_report import Finding, Level, Severity
 from backupd.operations.events import Advance, Observer
@@ -22,6 +23,7 @@ from backupd.operations.parallel import in_order
 from backupd.repository import index, names, recipe
 from backupd.repository.block import Kind
 from backupd.repository.index import BlockEntry, PackEntry
+from backupd.repository.index_cache import cut
 from backupd.repository.keys import Role
 from backupd.repository.pack_writer import PACK_MAGIC
 from backupd.repository.payload import BlobKind
@@ -94,9 +96,20 @@ class PackAudit:
         for _, verdict in in_order(self._prove, self._entries(), threads=THREADS):
             self._settle(verdict)
         if self._repository.index.lost() != lost:
-            # From now on the cache leaves out what was found to be lost.
+            # From now on the cache leaves out what was found to be lost, and knows of others that have the same.
             self._repository.index.clear()
             self._repository.refresh()
+            self.damage.unjoined = {each for each in self.damage.unjoined if not self._can_be_read(each)}
+
+    def _can_be_read(self, message: bytes) -> bool:
+        """Whether a message can be joined, for all that this key can tell."""
+        if not self._reader:
+            return self._repository.index.is_whole(message)
+        try:
+            _, data = self._repository.read(message)
+            return self._store.identify(data) == message
+        except (Damaged, ObjectMissing):
+            return False
 
     # The index
 
@@ -116,10 +129,23 @@ class PackAudit:
                 self._bad(name, what, level=Level.METADATA)
             elif not _is_covered(entry):
                 self._bad(name, "the index does not tell of all its blocks", level=Level.METADATA)
-            if info is not None and name in self._share and (self._bytes or _has_recipes(entry)):
+            self._look_for_parts(entry)
+            if info is not None and ((self._bytes and name in self._share) or (self._reader and _is_unknown(entry))):
                 yield entry
-            elif info is not None and name in self._share:
-                self._memory.prove(PARTS, name)
+
+    def _look_for_parts(self, entry: PackEntry) -> None:
+        """Whether the parts are there that the recipes in a pack name, as the index tells of them."""
+        recipes = [
+            (blob_id, cut(parts))
+            for (blob_id, kind), parts in zip(_blobs(entry), entry.parts_of_blobs(), strict=True)
+            if kind == BlobKind.RECIPE and parts
+        ]
+        lacking = self._repository.index.lacking(part for _, parts in recipes for part in parts)
+        self.damage.references += sum(len(parts) for _, parts in recipes)
+        for blob_id, parts in recipes if lacking else ():
+            # Another pack may have the message by other parts.
+            if not lacking.isdisjoint(parts) and not self._repository.index.is_whole(blob_id):
+                self.damage.unjoined.add(blob_id)
 
     def entries(self, *, count: bool = False) -> Iterator[PackEntry]:
         """All that the index says of packs, one index object in memory at a time. count: judge the objects, too."""
@@ -146,14 +172,17 @@ class PackAudit:
     def _prove(self, entry: PackEntry) -> _Verdict:
         if self._stop.is_set():
             return _Verdict(names.pack(entry.name.hex()))
-        return self._prove_bytes(entry) if self._bytes else self._prove_parts(entry)
+        name = names.pack(entry.name.hex())
+        return self._prove_bytes(entry) if self._bytes and name in self._share else self._prove_parts(entry)
 
     def _prove_parts(self, entry: PackEntry) -> _Verdict:
-        """Whether the parts are there that the recipes in a pack name."""
-        unjoined = []
-        for blob_id, kind in _blobs(entry, 0, len(entry.kinds)):
-            if kind == BlobKind.RECIPE and not self._has_parts(blob_id):
-                unjoined.append(blob_id)
+        """Whether the parts are there of recipes that the index does not tell the parts of."""
+        unknown = (
+            blob_id
+            for (blob_id, kind), parts in zip(_blobs(entry), entry.parts_of_blobs(), strict=True)
+            if kind == BlobKind.RECIPE and parts is None
+        )
+        unjoined = [blob_id for blob_id in unknown if not self._has_parts(blob_id)]
         return _Verdict(names.pack(entry.name.hex()), unjoined=tuple(unjoined))
 
     def _has_parts(self, blob_id: bytes) -> bool:
@@ -177,7 +206,7 @@ class PackAudit:
                 lost = () if found.gone else tuple(block.offset for block in entry.blocks)
                 return _Verdict(name, what=found.what, gone=found.gone, lost=lost)
             verdict = _Verdict(name, len(found.data), found.what)
-            if found.good and not (self._reader and (self._content or _has_recipes(entry))):
+            if found.good and not (self._reader and (self._content or _is_unknown(entry))):
                 return verdict
             return self._look_into(entry, memoryview(found.data), verdict)
 
@@ -187,8 +216,7 @@ class PackAudit:
         for block in entry.blocks:
             expected = list(_blobs(entry, first, first + block.blobs))
             first += block.blobs
-            recipes = any(kind == BlobKind.RECIPE for _, kind in expected)
-            if not verdict.what and not self._content and not recipes:
+            if not verdict.what and not self._content and all(kind != BlobKind.RECIPE for _, kind in expected):
                 continue
             if block.kind == Kind.CONTENT and not self._reader:
                 suspects += [blob_id for blob_id, _ in expected]
@@ -222,7 +250,17 @@ class PackAudit:
     def _gives(self, data: memoryview, message: bytes) -> bool:
         """Whether a recipe can be joined, and at the level of content, whether it gives the message."""
         try:
-            return self._store.identify(data) == message if self._deep else self._are_there(data)
+            if self._store.identify(data) == message if self._deep else self._are_there(data):
+                return True
+        except (Damaged, ObjectMissing):
+            pass
+        return self._is_elsewhere(data, message)
+
+    def _is_elsewhere(self, data: memoryview, message: bytes) -> bool:
+        """Whether another recipe gives the message: its parts may have been stored anew, and it with them."""
+        try:
+            _, other = self._repository.read(message)
+            return other != data and self._store.identify(other) == message
         except (Damaged, ObjectMissing):
             return False
 
@@ -237,25 +275,31 @@ class PackAudit:
         damage.joined += verdict.joined if self._deep else 0
         for offset in verdict.lost:
             self._repository.index.mark_lost(bytes.fromhex(name[-64:]), offset)
-        if self._bytes:
+        if verdict.read:
             self._count(name, verdict.read)
         if verdict.what:
             self._bad(name, verdict.what)
             self._memory.unprove([name])
             return
-        for kind, proved in ((BYTES, self._bytes), (PARTS, self._reader), (CONTENT, self._deep)):
-            if proved and not verdict.unjoined:
-                self._memory.prove(kind, name)
+        if verdict.read:
+            self._memory.prove(BYTES, name)
+        if verdict.read and self._deep and not verdict.unjoined:
+            self._memory.prove(CONTENT, name)
 
     # What came of it
 
     def rescan(self) -> None:
         """Look once more for messages whose parts are not there, in all packs: some have been found to be lost."""
-        if self._reader:
-            share = (entry for entry in self.entries() if _has_recipes(entry))
-            for _, verdict in in_order(self._prove_parts, share, threads=THREADS):
-                self._go_on()
-                self.damage.unjoined.update(verdict.unjoined)
+
+        def unknown() -> Iterator[PackEntry]:
+            for entry in self.entries():
+                self._look_for_parts(entry)
+                if self._reader and _is_unknown(entry):
+                    yield entry
+
+        for _, verdict in in_order(self._prove_parts, unknown(), threads=THREADS):
+            self._go_on()
+            self.damage.unjoined.update(verdict.unjoined)
 
     def judge_missing(self) -> None:
         """Say of packs that are missing whether what they held is somewhere else."""
@@ -264,7 +308,7 @@ class PackAudit:
             for entry in self.entries():
                 name = names.pack(entry.name.hex())
                 if name in self.missing and not all(
-                    self._repository.has(blob_id) for blob_id, _ in _blobs(entry, 0, len(entry.kinds))
+                    self._repository.has(blob_id) for blob_id, _ in _blobs(entry)
                 ):
                     needed.add(name)
         for name in sorted(needed):
@@ -293,13 +337,15 @@ def interrupted(url: str) -> Interrupted:
     return Interrupted("stopped", subject=url, remedy="what was proved is remembered, and the next audit goes on")
 
 
-def _blobs(entry: PackEntry, first: int, last: int) -> Iterator[tuple[bytes, int]]:
-    """(id, kind) of these blobs of a pack."""
-    return ((entry.ids[32 * number : 32 * number + 32], entry.kinds[number]) for number in range(first, last))
+def _blobs(entry: PackEntry, first: int = 0, last: int | None = None) -> Iterator[tuple[bytes, int]]:
+    """(id, kind) of blobs of a pack, by their numbers."""
+    numbers = range(first, len(entry.kinds) if last is None else last)
+    return ((entry.ids[32 * number : 32 * number + 32], entry.kinds[number]) for number in numbers)
 
 
-def _has_recipes(entry: PackEntry) -> bool:
-    return BlobKind.RECIPE in entry.kinds
+def _is_unknown(entry: PackEntry) -> bool:
+    """Whether there are recipes in a pack that the index does not tell the parts of."""
+    return any(parts is None for parts in entry.parts_of_blobs())
 
 
 def _is_covered(entry: PackEntry) -> bool:

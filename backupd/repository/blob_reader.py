@@ -68,7 +68,7 @@ class BlobReader:
         """A blob and its kind. Its bytes are checked against its id, except a recipe's, whose id is that of the message
         it describes: whoever joins it checks.
 
-        Raises Damaged when it is missing or altered, WrongKey when the role may not read it.
+        Raises Damaged when it is missing or altered wherever it is, WrongKey when the role may not read it.
         """
         with self._lock:
             if found := self._plain.get(blob_id):
@@ -85,14 +85,25 @@ class BlobReader:
             if there is None or there.pack == location.pack:
                 raise Damaged("a pack is missing", subject=subject, remedy=_REMEDY) from error
             return self.read(blob_id)
+        except Damaged as error:
+            return self._instead(blob_id, error)
         if location.ordinal >= len(blobs):
-            raise self._damaged(location, Damaged("a block holds fewer blobs than the index says", subject=subject))
+            wrong = Damaged("a block holds fewer blobs than the index says", subject=subject)
+            return self._instead(blob_id, self._damaged(location, wrong))
         kind, data = blobs[location.ordinal]
         if kind is not BlobKind.RECIPE:
             identify = self._secrets.metadata_id if kind.is_metadata else self._secrets.content_id
             if identify(data) != blob_id:
-                raise self._damaged(location, Damaged("a blob is not what its id says", subject=subject))
+                wrong = Damaged("a blob is not what its id says", subject=subject)
+                return self._instead(blob_id, self._damaged(location, wrong))
         return kind, data
+
+    def _instead(self, blob_id: bytes, error: Damaged) -> tuple[BlobKind, memoryview]:
+        """The blob from another pack, in the place of one that is damaged. Raises the error if none has it."""
+        there = self._index.find(blob_id)
+        if there is None or (there.pack, there.offset) in self._index.lost():
+            raise error
+        return self.read(blob_id)
 
     def _find(self, blob_id: bytes) -> Location:
         location = self._index.find(blob_id)

@@ -250,7 +250,8 @@ class IndexCache:
             return self._database.execute(query, (self._number, pack, offset, WHOLE_PACK)).fetchone() is not None
 
     def find(self, blob: bytes) -> Location | None:
-        """Where the blob is, or None. Of several recipes of a message, one of which all parts are there."""
+        """Where the blob is, or None. Of several places one that is not known to be lost; of several recipes of a
+        message, one of which all parts are there."""
         with self._locked():
             rows = self._database.execute(
                 "SELECT pack.name, block.offset, block.length, place.ordinal, place.parts FROM place"
@@ -259,7 +260,8 @@ class IndexCache:
                 (self._number, blob),
             ).fetchall()
         if len(rows) > 1:
-            rows.sort(key=lambda row: not all(map(self.has, cut(row[4]))))
+            lost = self.lost()
+            rows.sort(key=lambda row: ((row[0], row[1]) in lost, not all(map(self.has, cut(row[4])))))
         return Location(*rows[0][:4]) if rows else None
 
     def homes(self, blob: bytes) -> list[Home]:
