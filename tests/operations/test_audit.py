@@ -23,6 +23,7 @@ from backupd.repository.repository import Repository, unlock
 from tests.operations.conftest import CHEAP, Backup
 from tests.support import archive
 from tests.support.archive import NOON, Box, Mail
+from tests.support.harm import flip
 from tests.support.mail import message
 from tests.support.memory_storage import MemoryStorage
 from tests.support.simulated_account import SimulatedAccount
@@ -76,11 +77,6 @@ def many(storage: MemoryStorage, secrets: Secrets, packs: int = 8, *, account: s
         with Repository(storage, secrets, sizes=Sizes(block=2_000, pack=100_000)) as repository:
             box = Box({uid: Mail(message(f"{account} {number} {uid}", size=400)) for uid in range(1, 6)})
             archive.put(repository, {b"INBOX": box}, account=account, time=NOON + number * timedelta(minutes=1))
-
-
-def flip(storage: MemoryStorage, name: str, place: int) -> None:
-    data = storage.objects[name]
-    storage.objects[name] = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
 
 
 def packs_of(storage: MemoryStorage) -> list[str]:
@@ -175,7 +171,7 @@ def test_a_key_that_opens_nothing_reads_no_more_than_was_asked_for(
     report = audit(storage, opened, Wish(Level.METADATA, {"alice": None}), means)
     assert (report.outcome, report.role) == ("unknown", Role.AUDITOR)
     assert not set(asked) & set(packs)
-    flip(storage, packs[0], 2000)
+    flip(storage, packs[0])
     assert audit(storage, opened, Wish(Level.STORAGE, {"alice": None}), means).outcome == "critical"
 
 
@@ -188,7 +184,7 @@ def test_a_writer_says_that_messages_of_a_damaged_pack_may_be_concerned(
     storage: MemoryStorage, secrets: Secrets, audited: Audited
 ) -> None:
     many(storage, secrets, 2)
-    flip(storage, packs_of(storage)[0], 2000)
+    flip(storage, packs_of(storage)[0])
     writer, reader = audited(Level.STORAGE, role=Role.WRITER), audited(Level.STORAGE)
     assert {each.certain for each in writer.affected} == {False}
     assert {each.certain for each in reader.affected} == {True}
@@ -260,7 +256,7 @@ def test_damage_is_read_again_by_each_audit_until_it_is_mended(
     assert audited(Level.STORAGE).outcome == "ok"
     harmed = packs_of(storage)[-1]
     good = storage.objects[harmed]
-    flip(storage, harmed, 2000)
+    flip(storage, harmed)
     assert audited(Level.STORAGE).outcome == "critical"
     for day in range(3):
         report = audited(Level.STORAGE, budget=0.1, now=NOON + day * timedelta(days=1))
@@ -329,7 +325,7 @@ def test_an_account_alone_reads_the_packs_of_its_mail_alone(
     alices = set(packs_of(storage))
     many(storage, secrets, 3, account="bob")
     bobs = set(packs_of(storage)) - alices
-    flip(storage, min(bobs), 2000)
+    flip(storage, min(bobs))
 
     alone, both = audited(Level.CONTENT, alone=True), audited(Level.CONTENT)
 
@@ -423,7 +419,7 @@ def test_the_report_says_which_copy_has_what_is_damaged(
 
     away.size = size  # type: ignore[method-assign]
     for name in packs_of(storage)[:3]:
-        flip(storage, name, 2000)
+        flip(storage, name)
     del copy.objects[packs_of(storage)[0]]
 
     report = audited(Level.STORAGE, copies=[away, copy])
@@ -487,7 +483,7 @@ def test_the_next_backup_stores_again_what_an_audit_found_to_be_damaged(
     account.append(b"INBOX", *(message(f"Message {number}", size=3000) for number in range(6)))
     take()
     (pack,) = packs_of(storage)
-    flip(storage, pack, 2000)
+    flip(storage, pack)
 
     def opened() -> Repository:
         return Repository(storage, repository.secrets, cache=state.path)

@@ -23,6 +23,7 @@ from backupd.repository.repository import Repository
 from backupd.targets.base import Fingerprint, Target
 from tests.support import archive
 from tests.support.archive import NOON, Box, Mail
+from tests.support.harm import flip
 from tests.support.mail import message
 from tests.support.memory_storage import MemoryStorage
 
@@ -143,7 +144,7 @@ def test_what_comes_back_otherwise_is_critical(repository: Repository, drilled: 
 def test_damage_is_no_surprise_to_a_drill(repository: Repository, storage: MemoryStorage, drilled: Drilled) -> None:
     fill(repository, 5)
     (pack,) = [info.name for info in storage.list("packs/")]
-    storage.objects[pack] = storage.objects[pack][:1500] + b"\0\0\0" + storage.objects[pack][1503:]
+    flip(storage, pack)
     report = drilled()
     assert report.outcome == "critical"
     assert any("could not be restored" in text for text in grave(report))

@@ -15,6 +15,7 @@ from backupd.repository.index_cache import IndexCache
 from backupd.repository.payload import BlobKind
 from backupd.repository.repository import Repository, create
 from backupd.repository.slots import Argon2
+from tests.support.harm import flip
 from tests.support.mail import noise
 from tests.support.memory_storage import MemoryStorage
 
@@ -52,12 +53,12 @@ def test_a_damaged_block_costs_nothing_that_another_pack_has() -> None:
     assert len(packs) == 2
     for first in packs:
         whole = dict(storage.objects)
-        storage.objects[first] = storage.objects[first][:1500] + b"\0\0" + storage.objects[first][1502:]
+        flip(storage, first)
         with Repository(storage, secrets) as repository:
             assert bytes(repository.read(blob)[1]) == mail
         storage.objects = whole
     for each in packs:
-        storage.objects[each] = storage.objects[each][:1500] + b"\0\0" + storage.objects[each][1502:]
+        flip(storage, each)
     with Repository(storage, secrets) as repository:
         for _ in range(2):
             with pytest.raises(Damaged, match="a block cannot be opened"):
