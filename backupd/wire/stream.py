@@ -12,7 +12,7 @@ from pathlib import Path
 from backupd.errors import ConnectionFailed, ConnectionLost, ProtocolError, ServerError
 from backupd.turns import TURN
 from backupd.wire.bandwidth import Flow
-from backupd.wire.patience import Patience
+from backupd.wire.patience import TIMEOUTS, Patience
 
 BUFFER_OCTETS = 1 << 20
 SPOOL_ABOVE = 4 << 20
@@ -23,6 +23,7 @@ MAX_LINE = 32 << 20
 """A SEARCH answer of a million scattered UIDs has about 8 MB in one line; more than four times that is no answer."""
 _SENT_AT_ONCE = 1 << 18
 """A server must take so much within the time-out: 35 kbit/s with the default."""
+_GOODBYE_SECONDS = 5.0
 _KEEPALIVE = {"TCP_KEEPIDLE": 120, "TCP_KEEPINTVL": 30, "TCP_KEEPCNT": 4}
 """Seconds of silence before the kernel asks, between its questions, and how many go unanswered: four minutes in all."""
 
@@ -95,6 +96,11 @@ class Stream:
         """The login is over: from now on each answer has its own time."""
         if self._patience:
             self._patience.logged_in()
+
+    def hurry(self) -> None:
+        """Nothing that is still to come is worth more than some seconds."""
+        self._socket.settimeout(_GOODBYE_SECONDS)
+        self._patience = Patience(_GOODBYE_SECONDS / TIMEOUTS)
 
     def send(self, octets: bytes | bytearray | memoryview) -> None:
         """Send all octets. Raises ConnectionLost."""
