@@ -173,14 +173,22 @@ class Stream:
         """
         if not isinstance(self._socket, ssl.SSLSocket):
             return self._socket.recv_into(room)
-        timeout = self._socket.gettimeout()
+        timeout, got = self._socket.gettimeout(), 0
         self._socket.settimeout(0)
         try:
-            return self._socket.recv_into(room)
+            while got < len(room):  # record by record
+                more = self._socket.recv_into(room[got:])
+                if not more:
+                    return got
+                got += more
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return None
+            return got or None
+        except OSError:
+            if not got:
+                raise  # else it is met again by whoever wants more
         finally:
             self._socket.settimeout(timeout)
+        return got
 
     def _may_go_on(self) -> bool:
         """Whether to keep the turn: something has come already, and this has not lasted too long."""
