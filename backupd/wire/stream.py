@@ -115,7 +115,7 @@ class Stream:
             else:
                 self._send_in_pieces(memoryview(octets))
         except TimeoutError:
-            raise self.lost("the server did not take a command in time") from None
+            raise self.lost("the server did not take a command in time", waited=True) from None
         except OSError as error:
             raise self.lost(_reason(error)) from error
 
@@ -153,7 +153,7 @@ class Stream:
                     waited = time.monotonic() - began
                 self._in_turn = got
         except TimeoutError:
-            raise self.lost("the server sent nothing for too long") from None
+            raise self.lost("the server sent nothing for too long", waited=True) from None
         except OSError as error:
             raise self.lost(_reason(error)) from error
         if not got:
@@ -162,7 +162,7 @@ class Stream:
         self.round_trips += self._asked
         self._asked = False
         if self._patience and not self._patience.waited(waited, got):
-            raise self.lost("the server sends so little that nothing comes of it")
+            raise self.lost("the server sends so little that nothing comes of it", waited=True)
         if self._flow is not None:
             self._flow.received(got)
         return got
@@ -200,10 +200,10 @@ class Stream:
         poll.register(self._socket, select.POLLIN)
         return bool(poll.poll(0))
 
-    def lost(self, what: str) -> ConnectionLost:
+    def lost(self, what: str, *, waited: bool = False) -> ConnectionLost:
         """Close, and make the error that says so."""
         self.close()
-        return ConnectionLost(what, subject=self._address)
+        return ConnectionLost(what, subject=self._address, waited=waited)
 
     def broken(self, error: ServerError) -> ServerError:
         """Close after an answer that could not be understood; gives the error its address."""
