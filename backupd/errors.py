@@ -150,7 +150,15 @@ class ConnectionFailed(ServerError, Transient):
 
 
 class ConnectionLost(ServerError, Transient):
-    """The connection ended in the middle of something."""
+    """The connection ended in the middle of something.
+
+    Args:
+        waited: whether it was we who ended it, after having waited for the server in vain.
+    """
+
+    def __init__(self, what: str, *, subject: str = "", remedy: str = "", waited: bool = False) -> None:
+        super().__init__(what, subject=subject, remedy=remedy)
+        self.waited = waited
 
 
 class Throttled(ServerError, Transient):

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import msgspec
 
-from backupd.errors import BackupdError, Interrupted, ServerRefused
+from backupd.errors import BackupdError, Interrupted, ServerError, ServerRefused
 from backupd.model import Problem
 from backupd.operations.backup_report import COUNTS, BackupReport, conclude
 from backupd.operations.batch import Batch, as_they_end, gather
@@ -263,14 +263,15 @@ class BackupRun:
         last = time.monotonic()
         failure: BackupdError | None = None
         for future in as_they_end(batches, self._stop):
+            ended: BackupdError | None = None
             try:
                 future.result()
-            except Interrupted:
-                pass  # said below, for all
             except BackupdError as error:
-                # The others stop where they are, and what they have is kept.
-                self._stop.set()
-                failure = failure or error
+                ended = error
+                if not isinstance(error, Interrupted):  # which is said below, for all
+                    # The others stop where they are, and what they have is kept.
+                    self._stop.set()
+                    failure = failure or error
             works, batch = batches.pop(future)
             for work, result in zip(works, batch.outcomes, strict=False):
                 if isinstance(result, ServerRefused):
@@ -278,6 +279,9 @@ class BackupRun:
                     self._taken(work)
                 else:
                     self._take(work, result)
+            chunk = batch.under_way
+            if isinstance(ended, Interrupted | ServerError) and isinstance(chunk, Chunk):
+                self._take(works[len(batch.outcomes)], chunk.so_far())
             if time.monotonic() - last > self._checkpoint_seconds and not self._stop.is_set():
                 self._write_checkpoint()
                 last = time.monotonic()

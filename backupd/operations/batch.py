@@ -39,6 +39,11 @@ class Batch(Work[None], Generic[Result]):
     def progress(self) -> int:
         return self._past + sum(work.progress for work in self._left)
 
+    @property
+    def under_way(self) -> Work[Result] | None:
+        """The work at which an error has ended the rest, or that comes next; None if all are done."""
+        return self._left[0] if self._left else None
+
     def __call__(self, session: Session) -> None:
         if self._stop.is_set():
             return  # whoever was stopped in the middle of an answer left a connection that is of no more use

@@ -24,6 +24,8 @@ from backupd.wire.throttling import PATIENCE
 
 STRIKES = 3
 """How often the connection may die at one message before that message is given up for this run."""
+STALLS = 2
+"""Messages in a row that are given up because nothing came for minutes, before it is the server and not the message."""
 
 _REPORT_OCTETS = 1 << 20
 _REPORT_MESSAGES = 100
@@ -71,6 +73,7 @@ class Chunk(Work[ChunkResult]):
         self._problems: dict[int, Problem] = {}
         self._notes: list[str] = []
         self._strikes: dict[int, int] = {}
+        self._stalls = self._standing_still = 0
         self._octets = 0
         self._unreported = [0, 0]
 
@@ -86,7 +89,7 @@ class Chunk(Work[ChunkResult]):
 
     @property
     def progress(self) -> int:
-        return len(self._taken) + len(self._known) + len(self._problems)
+        return len(self._taken) + len(self._known) + len(self._problems) - self._standing_still
 
     def __call__(self, session: Session) -> ChunkResult:
         with TURN:
@@ -98,6 +101,10 @@ class Chunk(Work[ChunkResult]):
                 self._stop.set(error)  # what has been read by now is kept, here and by all other sessions
                 gone = UidSet.EMPTY
             return self._finish(gone)
+
+    def so_far(self) -> ChunkResult:
+        """What came of it before an error ended it; it is not called again."""
+        return self._finish(UidSet.EMPTY)
 
     def _bring_in(self, session: Session) -> UidSet:
         """Take in what is left; returns those that have vanished."""
@@ -152,6 +159,9 @@ class Chunk(Work[ChunkResult]):
         if self._strikes[blamed] >= STRIKES:
             self._give_up(blamed, f"the connection failed {STRIKES} times at this message: {error.what}")
             self._left -= UidSet.from_uids([blamed])
+            if isinstance(error, ConnectionLost) and error.waited:
+                self._stalls += 1
+                self._standing_still += self._stalls > STALLS
 
     def _left_out(self, session: Session, uids: UidSet) -> UidSet:
         """The server gave neither a message nor a reason. Those it no longer lists are gone; the others are problems.
@@ -173,6 +183,7 @@ class Chunk(Work[ChunkResult]):
         if item.note:
             self._notes.append(f"{self._mailbox.name} UID {facts.uid}: {item.note}")
         self._taken.take(facts, item.state, stored)
+        self._stalls = 0
         self._octets += stored.size
         self._report(1, stored.size)
 

@@ -33,7 +33,7 @@ from backupd.mail.distinct import is_distinct
 from backupd.model import Mailbox, MailboxStatus, MessageFacts, MessageState, Problem
 from backupd.operations.backup_report import COUNTS, BackupReport, conclude
 from backupd.operations.backup_run import CHECKPOINT_SECONDS
-from backupd.operations.chunk import STRIKES
+from backupd.operations.chunk import STALLS, STRIKES
 from backupd.operations.events import Advance, Observer, Plan
 from backupd.operations.history import History
 from backupd.operations.holdings import Held, Holdings
@@ -80,7 +80,7 @@ class Pull:
         self._strikes: Counter[bytes] = Counter()
         self._problems: dict[bytes, Problem] = {}
         self._notes: list[str] = []
-        self._progress = 0
+        self._progress = self._stalls = 0
         self._hides = False
         self._before_last = 0
         self._digest = b""
@@ -285,6 +285,7 @@ class Pull:
             self._holdings.add(self._holdings.box(INBOX), facts, MessageState(uid=0, flags=()), stored)
             self._counts["new"] += 1
             self._counts["downloaded"] += stored.size
+        self._stalls = 0
         self._advance(1, stored.size)
 
     def _strike(self, listed: Listed, error: ServerError) -> None:
@@ -292,6 +293,9 @@ class Pull:
         self._strikes[_key(listed)] += 1
         if self._strikes[_key(listed)] >= STRIKES:
             self._give_up(listed, f"the connection failed {STRIKES} times at this message: {error.what}")
+            if isinstance(error, ConnectionLost) and error.waited:
+                self._stalls += 1
+                self._progress -= self._stalls > STALLS
 
     def _give_up(self, listed: Listed, what: str) -> None:
         name = f" (UIDL {listed.uidl.decode('ascii', 'backslashreplace')})" if listed.uidl else ""

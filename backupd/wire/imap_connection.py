@@ -249,7 +249,7 @@ class ImapConnection:
         with contextlib.suppress(ServerError):
             if not self.closed and not self._waiting:
                 self._leaving = True
-                self.stream.sock.settimeout(5)
+                self.stream.hurry()
                 self.wait(self.send(b"LOGOUT"))
         self.close()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from backupd.errors import ConnectionFailed, ConnectionLost, ProtocolError, ServerError
 from backupd.turns import TURN
 from backupd.wire.bandwidth import Flow
-from backupd.wire.patience import Patience
+from backupd.wire.patience import TIMEOUTS, Patience
 
 BUFFER_OCTETS = 1 << 20
 SPOOL_ABOVE = 4 << 20
@@ -23,6 +23,7 @@ MAX_LINE = 32 << 20
 """A SEARCH answer of a million scattered UIDs has about 8 MB in one line; more than four times that is no answer."""
 _SENT_AT_ONCE = 1 << 18
 """A server must take so much within the time-out: 35 kbit/s with the default."""
+_GOODBYE_SECONDS = 5.0
 _KEEPALIVE = {"TCP_KEEPIDLE": 120, "TCP_KEEPINTVL": 30, "TCP_KEEPCNT": 4}
 """Seconds of silence before the kernel asks, between its questions, and how many go unanswered: four minutes in all."""
 
@@ -96,6 +97,11 @@ class Stream:
         if self._patience:
             self._patience.logged_in()
 
+    def hurry(self) -> None:
+        """Nothing that is still to come is worth more than some seconds."""
+        self._socket.settimeout(_GOODBYE_SECONDS)
+        self._patience = Patience(_GOODBYE_SECONDS / TIMEOUTS)
+
     def send(self, octets: bytes | bytearray | memoryview) -> None:
         """Send all octets. Raises ConnectionLost."""
         if self.closed:
@@ -109,7 +115,7 @@ class Stream:
             else:
                 self._send_in_pieces(memoryview(octets))
         except TimeoutError:
-            raise self.lost("the server did not take a command in time") from None
+            raise self.lost("the server did not take a command in time", waited=True) from None
         except OSError as error:
             raise self.lost(_reason(error)) from error
 
@@ -147,7 +153,7 @@ class Stream:
                     waited = time.monotonic() - began
                 self._in_turn = got
         except TimeoutError:
-            raise self.lost("the server sent nothing for too long") from None
+            raise self.lost("the server sent nothing for too long", waited=True) from None
         except OSError as error:
             raise self.lost(_reason(error)) from error
         if not got:
@@ -156,7 +162,7 @@ class Stream:
         self.round_trips += self._asked
         self._asked = False
         if self._patience and not self._patience.waited(waited, got):
-            raise self.lost("the server sends so little that nothing comes of it")
+            raise self.lost("the server sends so little that nothing comes of it", waited=True)
         if self._flow is not None:
             self._flow.received(got)
         return got
@@ -167,14 +173,22 @@ class Stream:
         """
         if not isinstance(self._socket, ssl.SSLSocket):
             return self._socket.recv_into(room)
-        timeout = self._socket.gettimeout()
+        timeout, got = self._socket.gettimeout(), 0
         self._socket.settimeout(0)
         try:
-            return self._socket.recv_into(room)
+            while got < len(room):  # record by record
+                more = self._socket.recv_into(room[got:])
+                if not more:
+                    return got
+                got += more
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return None
+            return got or None
+        except OSError:
+            if not got:
+                raise  # else it is met again by whoever wants more
         finally:
             self._socket.settimeout(timeout)
+        return got
 
     def _may_go_on(self) -> bool:
         """Whether to keep the turn: something has come already, and this has not lasted too long."""
@@ -186,10 +200,10 @@ class Stream:
         poll.register(self._socket, select.POLLIN)
         return bool(poll.poll(0))
 
-    def lost(self, what: str) -> ConnectionLost:
+    def lost(self, what: str, *, waited: bool = False) -> ConnectionLost:
         """Close, and make the error that says so."""
         self.close()
-        return ConnectionLost(what, subject=self._address)
+        return ConnectionLost(what, subject=self._address, waited=waited)
 
     def broken(self, error: ServerError) -> ServerError:
         """Close after an answer that could not be understood; gives the error its address."""

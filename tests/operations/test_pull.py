@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from backupd.errors import ConnectionFailed, Interrupted, LoginRefused, StorageFull
+from backupd.errors import ConnectionFailed, ConnectionLost, Interrupted, LoginRefused, StorageFull
 from backupd.operations import pull as pull_module
 from backupd.operations.backup import BackupReport, pull
+from backupd.operations.chunk import STALLS, STRIKES
 from backupd.operations.state import State
 from backupd.repository import segments
 from backupd.repository.keys import Secrets
@@ -339,6 +340,22 @@ def test_a_message_that_always_breaks_the_connection_is_left_out(
     assert len(report.problems) == 1
     assert "failed 3 times" in report.problems[0].what
     assert len(bodies(repository)) == 4
+
+
+def test_a_server_that_stalls_at_every_message_ends_the_run_and_what_was_read_is_kept(
+    take: Pull, server: SimulatedPop3, repository: Repository
+) -> None:
+    names = server.put(*mails(30))
+    server.deadly, server.stalls = dict.fromkeys(names[10:], 1000), True
+
+    with pytest.raises(ConnectionLost):
+        take()
+
+    given_up = sum(server.deadly[name] == 1000 - STRIKES for name in names[10:])
+    assert STALLS <= given_up <= STALLS + 1
+    assert newest(repository, "bob").checkpoint
+    server.deadly = {}
+    assert take().new == 20
 
 
 def test_a_mailbox_in_use_is_tried_again(take: Pull, server: SimulatedPop3) -> None:

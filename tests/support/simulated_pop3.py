@@ -27,6 +27,8 @@ class SimulatedPop3:
         self.commands: list[str] = []
         self.refused: dict[bytes, str] = {}
         self.deadly: dict[bytes, int] = {}
+        self.stalls = False
+        """Whether deadly messages are waited for in vain, and do not break the connection by themselves."""
         self.in_use = 0
         self.pause: float | None = None
         self.lose_quit = False
@@ -98,7 +100,8 @@ class Session:
             self._account.commands.append(f"RETR {listed.number}")
             if self._account.deadly.get(name):
                 self._account.deadly[name] -= 1
-                raise ConnectionLost("the connection broke", subject=self._account.address)
+                stalls = self._account.stalls
+                raise ConnectionLost("the connection broke", subject=self._account.address, waited=stalls)
             if name in self._account.refused:
                 yield Refused(listed.number, self._account.refused[name])
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import threading
@@ -140,8 +141,9 @@ def test_an_answer_that_drips_for_ever_is_a_lost_connection() -> None:
             over = threading.Event()
 
             def drip() -> None:
-                while not over.wait(0.02):
-                    server.say(b".")
+                with contextlib.suppress(OSError):  # we close the connection
+                    while not over.wait(0.02):
+                        server.say(b".")
 
             server.on(rb"NOOP", b"* OK wait")
             tag = connection.send(b"NOOP")
@@ -151,6 +153,28 @@ def test_an_answer_that_drips_for_ever_is_a_lost_connection() -> None:
                 connection.wait(tag)
             over.set()
             thread.join()
+
+
+def test_a_goodbye_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backupd.wire.stream._GOODBYE_SECONDS", 0.3)
+    over = threading.Event()
+    with ScriptedImap() as server:
+        settings = ImapSettings(server.host, USER, PASSWORD, port=server.port, tls="none", timeout=60)
+        connection = connect(settings)
+
+        def drip() -> None:
+            with contextlib.suppress(OSError):
+                while not over.wait(0.02):
+                    server.say(b"* OK wait\r\n")
+
+        server.on(rb"LOGOUT", b"* OK wait\r\n")
+        thread = threading.Thread(target=drip, daemon=True)
+        thread.start()
+        began = time.monotonic()
+        connection.logout()
+        assert connection.closed
+        assert time.monotonic() - began < 10
+        over.set()
 
 
 def test_who_drips_a_tls_record_keeps_nobody_from_working(authority: Authority, tmp_path: Path) -> None:
