@@ -12,10 +12,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from backupd.daemon.board import Board
-from backupd.daemon.report import Facts, Queue
+from backupd.daemon.report import Facts, LastAudit, Queue, last_audits
 from backupd.daemon.web import Actions, Web
 from backupd.errors import BackupdError
 from backupd.operations import auth
+from backupd.operations.audit_report import LEVELS
 from backupd.operations.costs import Costs
 from backupd.operations.state import State
 
@@ -60,6 +61,7 @@ class Health:
             quiet=self._quiet,
             plans=self._plans,
             tokens=self._tokens,
+            audits=self._audits,
         )
         self._web = Web(self.facts, actions, Path(config.state_dir))
 
@@ -107,6 +109,10 @@ class Health:
 
     def _ask_costs(self) -> Costs | None:
         return self._engine.costs() if self._engine else None
+
+    def _audits(self) -> list[LastAudit]:
+        levels = [level.value for level in LEVELS]
+        return last_audits(audit for level in levels for audit in self.state.audits(account="", level=level, limit=1))
 
     def _ask_tokens(self) -> dict[str, datetime]:
         return auth.ends(self._config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import signal
+import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
@@ -66,6 +67,7 @@ class Service:
         self._supervisor = supervisor or Supervisor(None)
         self.pulse = Pulse()
         self._commands: queue.SimpleQueue[Command | _Reload] = queue.SimpleQueue()
+        self._ended = threading.Event()
         self._health: Health | None = None
         self._engine: Engine | None = None
         self._config: Config | None = None
@@ -98,7 +100,10 @@ class Service:
                 log.info("running", accounts=len(config.accounts), repository=config.repository.url)
                 self._supervisor.ready(engine.summary())
                 with self._supervisor.feeding(self.pulse):
-                    self._loop(engine, notifier, told)
+                    try:
+                        self._loop(engine, notifier, told)
+                    finally:
+                        self._ended.set()
                 log.info("stopping")
                 self._supervisor.stopping("stopping: what is under way writes a checkpoint")
                 health.stops()
@@ -226,10 +231,14 @@ class Service:
             return "not running yet"
         asked = _Reload(queue.SimpleQueue())
         self._commands.put(asked)
-        try:
-            return asked.reply.get(timeout=REPLY_SECONDS)
-        except queue.Empty:
-            return "the main loop does not answer; the log tells more"
+        until = time.monotonic() + REPLY_SECONDS
+        while time.monotonic() < until:
+            try:
+                return asked.reply.get(timeout=TICK_SECONDS)
+            except queue.Empty:
+                if self._ended.is_set():
+                    return "the daemon is stopping"
+        return "the main loop does not answer; the log tells more"
 
 
 class _Duty:

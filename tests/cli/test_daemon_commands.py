@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
+from backupd.daemon.control import Control
+from backupd.errors import BackupdError
 from tests.support.command import Place, kill, mail_of
 from tests.support.daemon import Daemon, configure, running, until
 from tests.support.dovecot import Dovecot
@@ -244,3 +246,14 @@ def test_reload_moves_the_health_port_and_refuses_what_cannot_be(running_one: Ru
         kill(daemon.process, signal.SIGHUP)
         daemon.says("was not reloaded", "Address already in use", after=seen)
     change(place, lambda document: document.pop("health"))
+
+
+def test_reload_over_the_control_socket_says_what_is_wrong(running_one: Running) -> None:
+    place = running_one.place
+    control = Control(place.state)
+    control.reload()
+    change(place, lambda document: document.update(acounts={}))
+    with pytest.raises(BackupdError, match=r"keeps its configuration: .*acounts: unknown key; did you mean accounts"):
+        control.reload()
+    change(place, lambda document: document.pop("acounts"))
+    control.reload()

@@ -12,7 +12,9 @@ from backupd.config.model import Config
 from backupd.daemon.control import Control
 from backupd.daemon.health import STARTING, Health
 from backupd.errors import BackupdError, Busy
+from backupd.operations.audit_state import Audit
 from tests.support.config import write
+from tests.support.daemon_facts import NOW
 
 TEXT = """\
 state_dir: state
@@ -66,3 +68,12 @@ def test_a_socket_in_use_is_refused_and_nothing_is_left_open(loaded: Config) -> 
             pass
         assert Control(loaded.state_dir).status().daemon
 
+
+def test_the_last_audit_of_each_level_is_told_however_many_came_of_another(loaded: Config) -> None:
+    with Health(loaded, Nothing()) as health:
+        began = NOW.isoformat()
+        health.state.audited([Audit("repository", "", "drill", began, began, "critical")])
+        health.state.audited([Audit("repository", "alice", "drill", began, began, "ok")])
+        for _ in range(120):
+            health.state.audited([Audit("repository", "", "freshness", began, began, "ok")])
+        assert {audit.level: audit.code for audit in health.facts.audits()} == {"freshness": 0, "drill": 2}
