@@ -9,15 +9,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from backupd.daemon.telling import Nobody
 
 from backupd.config import load
 from backupd.daemon.engine import Engine
+from backupd.daemon.notifying import Notifying
 from backupd.daemon.pulse import JOB_SECONDS, Pulse
 from backupd.daemon.tasks import Tasks, utc
 from tests.support.command import Place, imap
 from tests.support.dovecot_account import Account
 from tests.support.service_manager import Manager
+
+
+class Nobody:
+    """Hears what happened, and tells nobody."""
+
+    def tell(self, event: object) -> None:
+        pass
+
+
+def engine_of(place: Place, pulse: Pulse) -> Engine:
+    config = load(place.config)
+    return Engine(config, Notifying(Nobody(), lambda: config, lambda account: None), pulse=pulse)
 
 
 @pytest.fixture
@@ -77,7 +89,7 @@ def test_an_account_whose_server_has_gone_silent_counts_as_hung_in_the_end(
     with socket.create_server(("127.0.0.1", 0)) as silent:
         server = {"host": "127.0.0.1", "port": silent.getsockname()[1], "tls": "none", "timeout": timeout}
         place.configure({"alice": {**server, "username": "alice", "password": "secret"}})
-        engine = Engine(load(place.config), Nobody(), pulse=pulse)
+        engine = engine_of(place, pulse)
         try:
             engine.trigger(["alice"])
             silent.settimeout(30)
@@ -105,7 +117,7 @@ def test_a_copy_gets_on_with_each_object(tmp_path: Path) -> None:
     place.create()
     place.configure({}, copies=[tmp_path / "copy"])
     pulse = Pulse(clock=clock)
-    engine = Engine(load(place.config), Nobody(), pulse=pulse)
+    engine = engine_of(place, pulse)
     try:
         jobs = Tasks(engine.config, engine._accounts, engine.state, utc, pulse).all()
         before = ticks[0]
