@@ -9,21 +9,25 @@ too, unless it is said that slots which were revoked in the first are to be revo
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from datetime import UTC, datetime
 from heapq import merge
-from itertools import chain, groupby
+from itertools import groupby
 from operator import itemgetter
 
 import msgspec
 
 from backupd.errors import Damaged, Interrupted, NoRepository, ObjectExists, ObjectMissing, UsageError
 from backupd.operations.events import Advance, Observer, Plan, ignore
-from backupd.repository import names
+from backupd.repository import marks, names, needs
+from backupd.repository.reliance import LATE_SECONDS, LOOK_SECONDS, seconds_gone
 from backupd.storage.base import ObjectInfo, Storage
 
 CONNECTIONS = 8
 _OCTETS_UNDER_WAY = 64 << 20
+_OBJECTS_AT_ONCE = 1000
+_PASSES = 10
 
 
 class CopyProblem(msgspec.Struct, frozen=True):
@@ -37,7 +41,9 @@ class CopyReport(msgspec.Struct, frozen=True):
     """What a copy did.
 
     objects, octets: of the first repository. gone: objects that only the copy has. key_slots: key slots that only the
-    copy has, and that still open it; revoked: those that were removed from it.
+    copy has, and that still open it; revoked: those that were removed from it. waiting: indexes and snapshots that the
+    next copy brings, an hour from now or later: the copy's own prune is about to remove packs that they may need, and
+    has been told not to.
     """
 
     source: str
@@ -49,6 +55,7 @@ class CopyReport(msgspec.Struct, frozen=True):
     gone: int
     key_slots: list[str]
     revoked: list[str]
+    waiting: int
     problems: list[CopyProblem]
 
 
@@ -60,17 +67,20 @@ def copy(
     connections: int = CONNECTIONS,
     observer: Observer = ignore,
     stop: threading.Event | None = None,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    seconds: Callable[[], float] = seconds_gone,
 ) -> CopyReport:
     """Write what the target lacks. revoke: remove the key slots that the first repository no longer has.
 
     At any moment the target is a valid repository: whatever a snapshot in it refers to is there, unless it is missing
-    or damaged in the first one too, which is a problem of the report.
+    or damaged in the first one too, which is a problem of the report. That holds while others prune either of them.
+    seconds: a clock that only goes forward.
 
     Raises NoRepository without a first one, UsageError where the target is another repository, Interrupted, and errors
     of the storage that stop everything.
     """
     _refuse_another(source, target)
-    return _Copy(source, target, connections, observer, stop or threading.Event()).run(revoke=revoke)
+    return _Copy(source, target, connections, observer, stop or threading.Event(), clock, seconds).run(revoke=revoke)
 
 
 def _refuse_another(source: Storage, target: Storage) -> None:
@@ -94,30 +104,28 @@ class _Copy:
     """One copy, while it lasts."""
 
     def __init__(
-        self, source: Storage, target: Storage, connections: int, observer: Observer, stop: threading.Event
+        self,
+        source: Storage,
+        target: Storage,
+        connections: int,
+        observer: Observer,
+        stop: threading.Event,
+        clock: Callable[[], datetime],
+        seconds: Callable[[], float],
     ) -> None:
         self._source, self._target, self._connections = source, target, connections
-        self._observer, self._stop = observer, stop
+        self._observer, self._stop, self._clock, self._seconds = observer, stop, clock, seconds
         self._objects = self._octets = self._copied = self._copied_octets = 0
         self._gone: list[str] = []
         self._problems: list[CopyProblem] = []
+        self._vanished = False
 
     def run(self, *, revoke: bool) -> CopyReport:
-        # Listed before what they refer to: what is written while this runs may come along, and need not.
-        snapshots = self._lacking(names.SNAPSHOTS)
-        indexes = self._lacking(names.INDEX)
-        packs = self._lacking(names.PACKS)
-        description = list(self._lacking(names.DESCRIPTION))
-        keys = self._lacking(names.KEYS)
-        # Before the snapshots: what is held must never be there without its hold.
-        holds = self._lacking(names.HOLDS)
-        stages = [description + keys + holds, packs, indexes, snapshots]
-        ahead = list(chain.from_iterable(stages))
-        self._observer(Plan(self._target.url, len(ahead), sum(each.size for each in ahead)))
         with ThreadPoolExecutor(self._connections, thread_name_prefix="copy") as pool:
-            for stage in stages:
-                if not self._stop.is_set():
-                    self._run(pool, stage)
+            for _ in range(_PASSES):
+                waiting = self._pass(pool)
+                if not self._vanished or self._stop.is_set():
+                    break
         if self._stop.is_set():
             raise Interrupted(
                 "stopped", subject=self._target.url, remedy="what was copied stays; the same command goes on from there"
@@ -137,8 +145,78 @@ class _Copy:
             gone=len(self._gone) - len(revoked),
             key_slots=[] if revoked else slots,
             revoked=revoked,
+            waiting=waiting,
             problems=self._problems,
         )
+
+    def _pass(self, pool: ThreadPoolExecutor) -> int:
+        """Copy what there is; how many indexes and snapshots must wait. What goes from the source meanwhile, others
+        have taken the place of: then it is to be looked at anew."""
+        self._vanished = False
+        self._objects = self._octets = 0
+        self._gone, self._problems = [], []
+        # Listed before what they refer to: what is written while this runs may come along, and need not.
+        snapshots = self._lacking(names.SNAPSHOTS)
+        indexes = self._lacking(names.INDEX)
+        packs = self._lacking(names.PACKS)
+        description = self._lacking(names.DESCRIPTION)
+        keys = self._lacking(names.KEYS)
+        # Before the snapshots: what is held must never be there without its hold.
+        holds = self._lacking(names.HOLDS)
+        last = indexes + snapshots
+        ahead = description + keys + holds + packs + last
+        self._observer(Plan(self._target.url, len(ahead), sum(each.size for each in ahead)))
+        for stage in (description + keys + holds, packs):
+            self._run(pool, stage)
+        return self._finish(pool, indexes, snapshots) if last else 0
+
+    def _finish(self, pool: ThreadPoolExecutor, indexes: list[ObjectInfo], snapshots: list[ObjectInfo]) -> int:
+        """What refers to packs comes when these are there to stay; how many of it must wait."""
+        left = len(indexes) + len(snapshots)
+        looked: float | None = None
+        for stage in (indexes, snapshots):
+            for at in range(0, len(stage), _OBJECTS_AT_ONCE):
+                if looked is None or self._seconds() - looked > LOOK_SECONDS:
+                    looked = self._seconds()
+                    if not self._is_safe() or not self._has_packs(pool):
+                        return left
+                if self._vanished or self._stop.is_set():
+                    return left
+                some = stage[at : at + _OBJECTS_AT_ONCE]
+                self._run(pool, some)
+                left -= len(some)
+        return left
+
+    def _has_packs(self, pool: ThreadPoolExecutor) -> bool:
+        """Whether all packs of the source are in the target, but for those that are damaged; what somebody has removed
+        there since this began is copied again."""
+        known = {problem.object for problem in self._problems}
+        both = _side_by_side(self._source.list(names.PACKS), self._target.list(names.PACKS))
+        lacking = [ObjectInfo(name, here) for name, here, there in both if here is not None and there is None]
+        lacking = [each for each in lacking if each.name not in known]
+        self._run(pool, lacking)
+        if lacking:
+            self._vanished = True  # and looked at once more
+        return not lacking
+
+    def _is_safe(self) -> bool:
+        """Whether nobody is about to remove packs from the target that the source has. Whoever is, is told not to, and
+        has seen that when an hour has gone by.
+        """
+        now = self._clock()
+        marked = [each for each in marks.read(self._target) if not marks.of_snapshots(each)]
+        if not marked:
+            return True
+        ours = {info.name for info in self._source.list(names.PACKS)}
+        said = needs.read(self._target)
+        old = marks.older(self._target, said, LATE_SECONDS, now)
+        safe = True
+        for each in marked:
+            concerned = ours.intersection(each.mark.objects)
+            if concerned - needs.of(said, each.name):
+                needs.put(self._target, each.name, concerned, now)
+            safe = safe and not concerned - needs.of(old, each.name)
+        return safe
 
     def _lacking(self, prefix: str) -> list[ObjectInfo]:
         """What the target lacks of these objects, in the order of their names."""
@@ -158,7 +236,7 @@ class _Copy:
 
     def _run(self, pool: ThreadPoolExecutor, objects: list[ObjectInfo]) -> None:
         """Copy these, and wait until all are there, before anything that refers to them."""
-        under_way: dict[Future[None], ObjectInfo] = {}
+        under_way: dict[Future[bool], ObjectInfo] = {}
         try:
             for each in objects:
                 while under_way and sum(one.size for one in under_way.values()) + each.size > _OCTETS_UNDER_WAY:
@@ -174,24 +252,29 @@ class _Copy:
             for future in under_way:
                 future.cancel()
 
-    def _take(self, under_way: dict[Future[None], ObjectInfo]) -> None:
+    def _take(self, under_way: dict[Future[bool], ObjectInfo]) -> None:
         done, _ = wait(under_way, return_when=FIRST_COMPLETED)
         for future in done:
             info = under_way.pop(future)
             try:
-                future.result()
+                copied = future.result()
             except (Damaged, ObjectMissing, ObjectExists) as error:
                 self._problems.append(CopyProblem(info.name, error.what))
             else:
-                self._copied += 1
-                self._copied_octets += info.size
+                self._copied += copied
+                self._copied_octets += info.size * copied
                 self._observer(Advance(self._target.url, info.name, 1, info.size))
 
-    def _one(self, info: ObjectInfo) -> None:
-        data = self._source.get(info.name)
+    def _one(self, info: ObjectInfo) -> bool:
+        try:
+            data = self._source.get(info.name)
+        except ObjectMissing:  # removed since it was listed
+            self._vanished |= info.name.startswith((names.PACKS, names.INDEX))
+            return False
         if names.proves(info.name, [data]) is False:
             raise Damaged("its bytes are not those that its name promises; it was not copied", subject=info.name)
         self._target.put(info.name, [data])
+        return True
 
 
 def _side_by_side(

@@ -10,17 +10,17 @@ is needed.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 
-from backupd.errors import UsageError
+from backupd.errors import Overtaken, UsageError
 from backupd.operations.events import Observer, ignore
 from backupd.operations.prune_report import PruneReport, together
 from backupd.operations.prune_run import PruneRun
 from backupd.repository.pack_writer import Sizes
 from backupd.repository.planning import FEWEST, MAX_UNUSED, Limits
+from backupd.repository.reliance import seconds_gone
 from backupd.repository.repository import Repository
 
 __all__ = ["GRACE", "LEAST_GRACE", "PruneReport", "prune"]
@@ -28,6 +28,8 @@ __all__ = ["GRACE", "LEAST_GRACE", "PruneReport", "prune"]
 GRACE: Final = timedelta(days=1)
 LEAST_GRACE: Final = timedelta(hours=3)
 """Whoever writes looks at marks every 20 minutes, and believes no look that is older than an hour."""
+
+_MOST_TIMES: Final = 3
 
 
 def prune(
@@ -43,7 +45,7 @@ def prune(
     sizes: Sizes | None = None,
     observer: Observer = ignore,
     stop: threading.Event | None = None,
-    seconds: Callable[[], float] = time.monotonic,
+    seconds: Callable[[], float] = seconds_gone,
 ) -> PruneReport:
     """Remove what was marked at least `grace` ago, and mark what is superfluous by now.
 
@@ -55,7 +57,8 @@ def prune(
         seconds: a clock that only goes forward.
 
     Raises Interrupted (the next call goes on), UsageError, StorageDenied where these credentials may not remove
-    objects, and errors of the storage that stop everything. Needs the writer's role.
+    objects, Overtaken where others prune all the time, and errors of the storage that stop everything. Needs the
+    writer's role.
     """
     if grace < LEAST_GRACE and not alone:
         raise UsageError(
@@ -75,5 +78,15 @@ def prune(
         seconds,
         dry_run=dry_run,
     )
-    report = run.run()
-    return together(report, run.run()) if alone and not dry_run else report
+    report = _undisturbed(run)
+    return together(report, _undisturbed(run)) if alone and not dry_run else report
+
+
+def _undisturbed(run: PruneRun) -> PruneReport:
+    """Once more, if others pruned meanwhile and what this one goes by is not there any more."""
+    for _ in range(_MOST_TIMES - 1):
+        try:
+            return run.run()
+        except Overtaken:
+            continue
+    return run.run()

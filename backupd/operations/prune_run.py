@@ -75,15 +75,22 @@ class PruneRun:
         self._locked_until: datetime | None = None
         self._known = marks.read(self._storage)
         ours = [each for each in self._known if not marks.of_snapshots(each)]
+        seconds = self._grace.total_seconds()
+        ripe = marks.older(self._storage, ours, seconds, self._now, ask=not self._dry_run)
+        # After that: whoever stores a snapshot that is not listed here has seen the marks that are ripe. Before the
+        # indexes, so that what the snapshots need is known.
+        refs = self._repository.refs()
         with closing(Survey(self._repository, marks.objects(ours))) as survey:
             survey.look()
             survey.learn_parts()
-            # After the marks were read: whoever stores a snapshot from now on has seen those that are ripe.
-            refs = self._repository.refs()
             walked = walk(self._repository, survey, refs, self._stop)
             hindrances = self._reckon(survey, walked)
+            if hindrances and set(refs) - set(self._repository.refs()):
+                raise Overtaken(
+                    "others forgot and pruned meanwhile", subject=self._storage.url, remedy="run it again"
+                )
             whole = walked.is_whole and not walked.missing and not hindrances
-            swept = self._sweep(survey, ours, unindexed_may_go=whole)
+            swept = self._sweep(survey, ours, ripe, unindexed_may_go=whole)
             report = self._renew(survey, swept, hindrances, len(refs), whole=whole)
         if not self._dry_run:
             self._repository.refresh()
@@ -107,9 +114,7 @@ class PruneRun:
 
     # What was marked
 
-    def _sweep(self, survey: Survey, known: list[Marked], *, unindexed_may_go: bool) -> Sweep:
-        seconds = self._grace.total_seconds()
-        ripe = marks.older(self._storage, known, seconds, self._now, ask=not self._dry_run)
+    def _sweep(self, survey: Survey, known: list[Marked], ripe: list[Marked], *, unindexed_may_go: bool) -> Sweep:
         said, read = needs.read(self._storage), self._seconds()
         there = _there(survey)
         decided = sweep(

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
+from typing import Protocol, TypeVar
 
 import msgspec
 
 from backupd.errors import ObjectMissing
-from backupd.repository import names
+from backupd.repository import names, needs
 from backupd.repository.decoding import UNDECODABLE
 from backupd.storage.base import Storage
 
@@ -58,20 +59,29 @@ def of_snapshots(marked: Marked) -> bool:
     return any(name.startswith(names.SNAPSHOTS) for name in marked.mark.objects)
 
 
-def older(
-    storage: Storage, marks: Iterable[Marked], seconds: float, now: datetime, *, ask: bool = True
-) -> list[Marked]:
-    """Those of the marks that are so many seconds old: by this machine's clock, and by the storage's where it has one.
-    A machine whose clock is wrong thus removes nothing too early. ask: else the storage's clock is left out, for
+class Dated(Protocol):
+    """What is stored below marks/ or needs/."""
+
+    @property
+    def time(self) -> datetime: ...
+    @property
+    def stored(self) -> float | None: ...
+
+
+D = TypeVar("D", bound=Dated)
+
+
+def older(storage: Storage, things: Iterable[D], seconds: float, now: datetime, *, ask: bool = True) -> list[D]:
+    """Those that are so many seconds old: by this machine's clock, and by the storage's where it has one. A machine
+    whose clock is wrong thus believes nothing to be older than it is. ask: else the storage's clock is left out, for
     asking it takes storing something.
     """
-    found = [each for each in marks if (now - each.time).total_seconds() >= seconds]
+    found = [each for each in things if (now - each.time).total_seconds() >= seconds]
     if not ask or not any(each.stored is not None for each in found):
         return found
     # What time it is there, something tells that is stored now.
-    probe = put(storage, [], "to learn the time", now)
-    times = [info.modified for info in storage.list(names.MARKS) if info.name == probe]
-    storage.delete(probe)
+    probe = needs.put(storage, "", [], now)
+    times = [info.modified for info in storage.list(names.NEEDS) if info.name == probe]
     there = next((each for each in times if each is not None), None)
     return [each for each in found if each.stored is None or (there is not None and there - each.stored >= seconds)]
 

@@ -68,11 +68,13 @@ def examine(repository: Repository, *, stored_before: float | None = None) -> He
     if lost.keys() != before or _counted(repository, lost):
         repository.index.clear()
         repository.refresh()
-    if any(offset == WHOLE_PACK for _, offset in lost):
-        # Those that a prune removes are in others, and no loss.
+    unindexed = [name for name in sizes if name not in accounted and name not in young]
+    if unindexed or any(offset == WHOLE_PACK for _, offset in lost):
+        # What a prune removes is in others or needed by nobody, and no loss; nor is it to be taken up again.
         removed = marks.objects(marks.read(repository.storage))
         lost = {each: size for each, size in lost.items() if names.pack(each[0].hex()) not in removed}
-    return Health(frozenset(lost), tuple(name for name in sizes if name not in accounted and name not in young))
+        unindexed = [name for name in unindexed if name not in removed]
+    return Health(frozenset(lost), tuple(unindexed))
 
 
 def _counted(repository: Repository, lost: dict[Lost, int]) -> bool:

@@ -37,12 +37,12 @@ LATE_SECONDS: Final = 3600.0
 Clock = Callable[[], float]
 
 
-def _with_sleep() -> float:
-    """Seconds that go on while the machine sleeps, where the system has such a clock."""
+def seconds_gone() -> float:
+    """A clock that only goes forward, and goes on while the machine sleeps where the system has one that does."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
-CLOCKS: Final[Sequence[Clock]] = (_with_sleep, time.time)
+CLOCKS: Final[Sequence[Clock]] = (seconds_gone, time.time)
 """What has gone by is the most that one of them says: a machine that stood still may know it by one alone."""
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from backupd.errors import Damaged, Overtaken, StorageDenied, UsageError
+from backupd.errors import Damaged, ObjectMissing, Overtaken, StorageDenied, UsageError
 from backupd.repository import index, names, recipe, slots, snapshots
 from backupd.repository.blob_reader import BlobReader
 from backupd.repository.description import describe
@@ -111,18 +111,22 @@ class Repository:
             self.index.clear()
             cached = set()
         self.damaged_indexes = []
-        self._add_indexes(name for name in there if name not in cached)
-        return not gone
+        return self._add_indexes(name for name in there if name not in cached) and not gone
 
-    def _add_indexes(self, missing: Iterable[str]) -> None:
+    def _add_indexes(self, missing: Iterable[str]) -> bool:
+        """Whether none of them was removed since they were listed: then others have taken its place."""
+        whole = True
         for name in missing:
             try:
                 packs = index.unseal(self.storage.get(name), self.secrets, name)
+            except ObjectMissing:
+                whole = False
             except Damaged:
                 # The other objects still tell where most blobs are; operations/mend.py makes up for this one.
                 self.damaged_indexes.append(name)
             else:
                 self.index.add(name, packs)
+        return whole
 
     def _look_again(self) -> None:
         """A blob is in no index: look for new ones, once until something suggests that there are more."""

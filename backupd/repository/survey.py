@@ -15,7 +15,7 @@ from itertools import islice
 from operator import itemgetter
 from typing import Final
 
-from backupd.errors import Damaged, ObjectMissing
+from backupd.errors import Damaged, ObjectMissing, Overtaken
 from backupd.repository import block, index, names, payload, recipe
 from backupd.repository.index import PackEntry
 from backupd.repository.index_cache import cut
@@ -105,7 +105,7 @@ class Survey:
     # What is where
 
     def look(self) -> None:
-        """List and read all. Indexes come first: whoever stores, stores packs before them."""
+        """List and read all. Indexes come first: whoever stores, stores packs before them. Raises Overtaken."""
         infos = list(self._storage.list(names.INDEX))
         listed = {info.name: info for info in self._storage.list(names.PACKS)}
         for info in infos:
@@ -113,7 +113,7 @@ class Survey:
             self.indexes.append(found)
             try:
                 entries = self.entries(info.name)
-            except (Damaged, ObjectMissing):
+            except Damaged:
                 found.readable = False
                 continue
             rows = (row for entry in entries for row in self._add(entry, found, listed))
@@ -125,8 +125,14 @@ class Survey:
         self._rank()
 
     def entries(self, name: str) -> list[PackEntry]:
-        """What an index object tells. Raises Damaged, ObjectMissing."""
-        return index.unseal(self._storage.get(name), self._repository.secrets, name)
+        """What an index object tells. Raises Damaged; Overtaken when somebody has removed it since it was listed."""
+        try:
+            data = self._storage.get(name)
+        except ObjectMissing as error:
+            raise Overtaken(
+                "others prune this repository at the same time", subject=self._storage.url, remedy="run it again"
+            ) from error
+        return index.unseal(data, self._repository.secrets, name)
 
     def _new(self, name: bytes, size: int, listed: ObjectInfo | None) -> Pack:
         pack = Pack(len(self.packs), name, size, listed, marked=names.pack(name.hex()) in self.marked)

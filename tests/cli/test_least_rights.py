@@ -84,7 +84,7 @@ def test_a_writer_backs_up_and_can_remove_nothing(as_: As, account: Account, tmp
         assert (result.code, as_.refused) == (0, []), result.err
     for words in (["status"], ["ls", "alice@latest"], ["copy"]):
         assert (as_("writer", *words).code, as_.refused) == (0, []), words
-    assert as_("writer", "prune", "--grace", "1s").code == 0, "there is nothing to prune yet"
+    assert as_("writer", "prune").code == 0, "there is nothing to prune yet"
 
     account.expunge("INBOX", "1")
     assert as_("writer", "backup", "alice").code == 0
@@ -125,8 +125,11 @@ def test_a_pruner_prunes(as_: As, account: Account) -> None:
     for number in range(9):
         account.deliver("INBOX", [message(f"Small {number}")])
         assert as_("writer", "backup", "alice").code == 0
-    result = as_("pruner", "prune", "--grace", "1s", "--json")
+    result = as_("pruner", "forget", "--keep-last", "1", "--json")
+    assert (result.code, as_.refused) == (0, []), result.err
+    assert result.document["report"]["locked"] == 8  # type: ignore[index]
+    result = as_("pruner", "prune", "--alone", "--json")
     assert (result.code, as_.refused) == (0, []), result.err
     assert result.document["report"]["packs"] >= 8  # type: ignore[index]
-    result = as_("pruner", "prune", "--grace", "1s", "--json")
-    assert (result.code, as_.refused) == (0, []), result.err
+    assert as_("writer", "hold", "add", "alice", "--reason", "an audit").code == 0
+    assert as_.refused == []

@@ -80,5 +80,11 @@ def _tell(context: Context, result: CopyReport | BackupdError) -> None:
     if result.gone > len(result.key_slots):
         rest = output.count(result.gone - len(result.key_slots), "object")
         context.note(f"{result.target}: {rest} there that the repository no longer has")
+    if result.waiting:
+        rest = output.count(result.waiting, "object")
+        context.note(
+            f"{result.target}: {rest} come with the next copy, an hour from now or later: whoever prunes this copy has "
+            "to learn first that they are needed"
+        )
     for problem in result.problems:
         output.remark(f"{result.target}: {problem.object}: {problem.what}")
