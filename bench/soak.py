@@ -406,7 +406,7 @@ def _judge(
             messages += wanted.total()
             missing += (wanted - found).total()
             strangers += (found - wanted).total()
-    lives = [sample for sample in daemon.samples if sample[0] > 60]
+    lives = [sample for sample in daemon.samples if sample[0] > 60] or daemon.samples
     third = max(1, len(lives) // 3)
     figures = {
         "minutes": wish.minutes, "accounts": wish.accounts, "messages": messages, "missing": missing,
