@@ -97,8 +97,7 @@ class PackAudit:
             self._settle(verdict)
         if self._repository.index.lost() != lost:
             # From now on the cache leaves out what was found to be lost, and knows of others that have the same.
-            self._repository.index.clear()
-            self._repository.refresh()
+            self._repository.rebuild()
             self.damage.unjoined = {each for each in self.damage.unjoined if not self._can_be_read(each)}
 
     def _can_be_read(self, message: bytes) -> bool:

@@ -99,7 +99,8 @@ class IndexCache:
 
     def __init__(self, path: Path | None, repository: bytes) -> None:
         """path: the SQLite file, shared with other state; None keeps the cache in memory."""
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()  # "whole" holds it around all the others
+        self._stale = False
         self._place = path.parent if path else Path()
         with self._locked():
             self._database = sqlite3.connect(
@@ -183,6 +184,16 @@ class IndexCache:
                 yield self._number, identity, block, i, pack.lengths[blob + i], next(parts)
             blob += entry.blobs
 
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """What is done within, other threads and processes see when it ends: nobody meets a cache that was emptied and
+        is not full again, and takes what is stored for lost. It keeps them waiting for so long."""
+        with self._locked(), self._transaction():
+            yield
+            if self._stale:
+                self._stale = False
+                self._make_filter()
+
     def clear(self) -> None:
         """Forget everything known of this repository, because an index object has gone: it is read anew."""
         with self._locked(), self._transaction() as database:
@@ -192,7 +203,7 @@ class IndexCache:
             )
             database.execute("DELETE FROM pack WHERE repository = ?", (self._number,))
             database.execute("DELETE FROM index_object WHERE repository = ?", (self._number,))
-            self._make_filter()
+            self._stale = True  # it says "perhaps" more often than it should, until it is made anew
 
     def packs(self) -> dict[bytes, int]:
         """Size of each pack that an index object describes, by name; those that are lost too."""
@@ -359,14 +370,20 @@ class IndexCache:
 
 
 class _Transaction:
+    """A transaction, or a part of the one that is under way."""
+
     def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
+        self._database, self._part = database, False
 
     def __enter__(self) -> sqlite3.Connection:
-        self._database.execute("BEGIN IMMEDIATE")
+        self._part = self._database.in_transaction
+        if not self._part:
+            self._database.execute("BEGIN IMMEDIATE")
         return self._database
 
     def __exit__(self, kind: object, *_: object) -> None:
+        if self._part:
+            return
         if kind is None:
             self._database.execute("COMMIT")
         elif self._database.in_transaction:  # SQLite itself rolls back when the disk is full

@@ -66,8 +66,7 @@ def examine(repository: Repository, *, stored_before: float | None = None) -> He
             lost[pack, offset] = 0
     repository.index.set_lost(lost)
     if lost.keys() != before or _counted(repository, lost):
-        repository.index.clear()
-        repository.refresh()
+        repository.rebuild()
     unindexed = [name for name in sizes if name not in accounted and name not in young]
     if unindexed or any(offset == WHOLE_PACK for _, offset in lost):
         # What a prune removes is in others or needed by nobody, and no loss; nor is it to be taken up again.
@@ -102,6 +101,11 @@ def adopt(repository: Repository, unindexed: tuple[str, ...], join: Join, *, sto
     """
     if repository.secrets.role is not Role.READER:
         return 0
+    with repository.refreshing:
+        return _adopt(repository, unindexed, join, store=store)
+
+
+def _adopt(repository: Repository, unindexed: tuple[str, ...], join: Join, *, store: bool) -> int:
     walked = [entry for name in unindexed if (entry := _walk(repository, name))]
     # Recipes last: only when all parts can be found can a message be joined, and its id be known.
     plain = [_entry(pack, {}) for pack in walked]
@@ -114,10 +118,9 @@ def adopt(repository: Repository, unindexed: tuple[str, ...], join: Join, *, sto
             except Damaged:
                 continue
     adopted = [_entry(pack, recipes) for pack in walked]
-    repository.index.clear()
     if adopted and store:
         repository.add_index(adopted)
-    repository.refresh()
+    repository.rebuild()
     if adopted and not store:
         repository.index.add("adopted", adopted)
     return len(adopted)

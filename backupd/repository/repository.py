@@ -74,7 +74,8 @@ class Repository:
         """Until when whoever has found that nothing is amiss need not look again, by time.monotonic()."""
         # Whether others may have stored something since we looked, or emptied the cache that we share with them.
         self._behind = True
-        self._refreshing = threading.Lock()
+        self.refreshing = threading.RLock()
+        """Held by whoever brings the cache of the index up to date, or mends it."""
         try:
             self.refresh()
         except BaseException:
@@ -96,22 +97,31 @@ class Repository:
 
     def refresh(self) -> None:
         """Bring the cache of the index up to date with the repository."""
-        with self._refreshing:
+        with self.refreshing:
+            if not self._refreshed():
+                self._rebuild()
+
+    def rebuild(self) -> None:
+        """Make the cache of the index anew, at once for all who use it: what is lost has changed."""
+        with self.refreshing:
+            self._rebuild()
+
+    def _rebuild(self) -> None:
+        with self.index.whole():
+            self.index.clear()
             while not self._refreshed():
-                pass
+                self.index.clear()
 
     def _refreshed(self) -> bool:
-        """Add what is missing in the cache; False if it had to be emptied, and others may have added to it before."""
+        """Add what is missing in the cache; False if it tells of what is gone, or something went meanwhile."""
         # In this order: those we share the cache with store an object, then add it. The other way round theirs,
         # stored in between, would be taken for one that is gone.
         cached = self.index.objects()
         there = [info.name for info in self.storage.list(names.INDEX)]
-        gone = cached - set(there)
-        if gone:
-            self.index.clear()
-            cached = set()
+        if cached - set(there):
+            return False
         self.damaged_indexes = []
-        return self._add_indexes(name for name in there if name not in cached) and not gone
+        return self._add_indexes(name for name in there if name not in cached)
 
     def _add_indexes(self, missing: Iterable[str]) -> bool:
         """Whether none of them was removed since they were listed: then others have taken its place."""
@@ -130,7 +140,7 @@ class Repository:
 
     def _look_again(self) -> None:
         """A blob is in no index: look for new ones, once until something suggests that there are more."""
-        with self._refreshing:
+        with self.refreshing:
             behind, self._behind = self._behind, False
             if behind:
                 # Nothing is taken out of the cache: what mending keeps there for a while is in no index object yet.
@@ -139,16 +149,14 @@ class Repository:
 
     def _look_elsewhere(self, missing: bytes) -> None:
         """A pack is missing: leave all that are out of account, so that what they held is found in others."""
-        with self._refreshing:
+        with self.refreshing:
             if (missing, WHOLE_PACK) in self.index.lost():  # another thread has looked
                 return
             there = {info.name for info in self.storage.list(names.PACKS)}
             for pack, size in self.index.packs().items():
                 if names.pack(pack.hex()) not in there:
                     self.index.mark_lost(pack, WHOLE_PACK, size)
-            self.index.clear()
-            while not self._refreshed():
-                pass
+            self._rebuild()
 
     # Blobs
 
