@@ -45,6 +45,10 @@ class Cause(StrEnum):
     BUG = "bug"
 
 
+WAITING = frozenset({Cause.THROTTLED, Cause.BUSY})
+"""Causes that are no failure."""
+
+
 class _Manner(NamedTuple):
     first: float
     longest: float
@@ -94,7 +98,7 @@ def plan(error: Exception, failures: int, chance: Callable[[], float] = random.r
     """What to do after a failure. failures: how many in a row, this one included. chance: a number from 0 to 1."""
     cause = cause_of(error)
     manner = _MANNERS[cause]
-    seconds = min(manner.longest, manner.first * 2.0 ** min(failures - 1, 30))
+    seconds = min(manner.longest, manner.first * 2.0 ** min(max(failures - 1, 0), 30))
     # A server that says how long it wants to be left alone is obeyed, and never asked earlier.
     asked = getattr(error, "pause", None) or 0.0
     return Pause(cause, max(asked, seconds * (1 - JITTER + 2 * JITTER * chance())))

@@ -128,7 +128,9 @@ class Runs:
     def _failed(self, account: str, error: Exception, seconds: float) -> None:
         now = self._clock()
         known = self._board.update(account, running_since=None)
-        failures = known.failures + 1 if known else 1
+        # To wait for a server or for another run is no failure: if it takes too long, the objective is missed.
+        passing = retrying.cause_of(error) in retrying.WAITING
+        failures = (known.failures if known else 0) + (not passing)
         pause = retrying.plan(error, failures, self._chance)
         until = now + timedelta(seconds=pause.seconds)
         text = str(error) if isinstance(error, BackupdError) else f"an error in backupd itself: {type(error).__name__}"
@@ -136,15 +138,20 @@ class Runs:
             throttled = pause.seconds if pause.cause is retrying.Cause.THROTTLED else 0.0
             self._board.update(
                 account,
-                failures=failures, failing_since=known.failing_since or now, cause=pause.cause.value, error=text,
-                last_run=now, seconds=seconds, failed_runs=known.failed_runs + 1, next_run=until,
+                failures=failures, failing_since=known.failing_since or (now if failures else None),
+                cause=pause.cause.value, error=text,
+                last_run=now, seconds=seconds, failed_runs=known.failed_runs + (not passing), next_run=until,
                 held_until=until, held_for=pause.cause.value,
                 throttled_seconds=known.throttled_seconds + throttled,
             )  # fmt: skip
         self._desk.hold(account, pause.seconds)
         self._desk.request(account, delay=pause.seconds)
+        again = until.isoformat(timespec="seconds")
+        if passing:
+            log.warning("backup has to wait", account=account, why=text, cause=pause.cause.value, again=again)
+            return
         log.error(
-            "backup failed", account=account, why=text, cause=pause.cause.value, failures=failures,
-            again=until.isoformat(timespec="seconds"), seconds=round(seconds, 3),
+            "backup failed", account=account, why=text, cause=pause.cause.value, failures=failures, again=again,
+            seconds=round(seconds, 3),
         )  # fmt: skip
         self._told.failed(account, error, pause.cause, failures)
