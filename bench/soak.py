@@ -166,12 +166,14 @@ class Watcher(threading.Thread):
 class Daemon:
     """`backupd run`, started and killed, and what it takes."""
 
-    def __init__(self, config: Path, log: Path, clock: Path) -> None:
+    def __init__(self, config: Path, log: Path, clock: Path, *, true_clock: bool) -> None:
         self._config, self._log, self._clock = config, log, clock
-        self._library = next((each for each in FAKETIME if each.exists()), None)
+        self._library = None if true_clock else next((each for each in FAKETIME if each.exists()), None)
         self.process: subprocess.Popen[bytes] | None = None
         self.samples: list[tuple[float, int, int, int]] = []
         """(seconds since it was started, octets resident, file descriptors, threads)."""
+        self.busy: list[tuple[float, float]] = []
+        """(time, seconds of processor time so far) of the process that runs now."""
         self._started = 0.0
 
     @property
@@ -191,6 +193,7 @@ class Daemon:
                 [sys.executable, "-m", "backupd", "run"], env=environment, stdout=log, stderr=log
             )
         self._started = time.monotonic()
+        self.busy = []
 
     def signal(self, number: int) -> None:
         if self.process is None:
@@ -208,6 +211,8 @@ class Daemon:
         )
         resident = int(status["VmRSS"].split()[0]) * 1024
         files = sum(1 for _ in (place / "fd").iterdir())
+        spent = (place / "stat").read_text().rpartition(")")[2].split()
+        self.busy.append((time.monotonic(), (int(spent[11]) + int(spent[12])) / os.sysconf("SC_CLK_TCK")))
         self.samples.append((time.monotonic() - self._started, resident, files, int(status["Threads"])))
 
 
@@ -238,6 +243,8 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=4.0, help="messages a second, over all accounts")
     parser.add_argument("--every", type=float, default=20.0, help="seconds between two disturbances, about")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--true-clock", action="store_true", help="no jumps: libfaketime costs more than the daemon does")
+    parser.add_argument("--undisturbed", action="store_true", help="nothing goes wrong: for the time that all takes then")
     parser.add_argument("--scratch", type=Path)
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     return parser.parse_args(given)
@@ -269,15 +276,16 @@ def _soak(wish: argparse.Namespace, folder: Path, servers: list[Dovecot], doors:
     clock.write_text("+0")
     create(LocalStorage(folder / "repository"), PASSPHRASE, argon2=Argon2(1, 8, 1))
     delivered = {name: Delivered(account) for name, (account, _) in places.items()}
-    daemon = Daemon(config, Path(f"{folder}.log"), clock)
+    true_clock = wish.true_clock or wish.undisturbed
+    daemon = Daemon(config, Path(f"{folder}.log"), clock, true_clock=true_clock)
     watcher = Watcher(folder / "repository", delivered)
     everybody = list(delivered.values())
-    postmen = [Postman(everybody[number::2], wish.rate / 2, wish.seed + number) for number in range(2)]
+    postmen = [Postman(everybody[number::2], wish.rate / 2 or 1.0, wish.seed + number) for number in range(2)]
     disturb = _Disturbances(daemon, servers, doors, config, clock, random.Random(wish.seed))
     daemon.start()
     watcher.start()
     time.sleep(10)
-    for postman in postmen:
+    for postman in postmen if wish.rate else []:
         postman.start()
     end, ahead = time.monotonic() + 60 * wish.minutes, time.monotonic() + wish.every
     told = time.monotonic()
@@ -285,7 +293,7 @@ def _soak(wish: argparse.Namespace, folder: Path, servers: list[Dovecot], doors:
         time.sleep(1)
         daemon.sample()
         disturb.tick()
-        if time.monotonic() >= ahead and time.monotonic() < end - 60:
+        if not wish.undisturbed and ahead <= time.monotonic() < end - 60:
             disturb.one()
             ahead = time.monotonic() + disturb.chance.uniform(0.5, 1.5) * wish.every
         if time.monotonic() - told > 60:
@@ -297,7 +305,8 @@ def _soak(wish: argparse.Namespace, folder: Path, servers: list[Dovecot], doors:
     for postman in postmen:
         postman.end.set()
     for postman in postmen:
-        postman.join(30)
+        if postman.is_alive():
+            postman.join(30)
     disturb.tick(all_of_them=True)
     for postman in postmen:
         postman.settle()
@@ -379,6 +388,14 @@ class _Disturbances:
         self._clock.write_text(self.chance.choice(["+0", "+0", "+90", "-90", "+7200", "-7200", "+86400", "-86400"]))
 
 
+def _share(busy: list[tuple[float, float]]) -> float | None:
+    """Percent of a core in the latter half of these samples."""
+    latter = busy[len(busy) // 2 :]
+    if len(latter) < 2:
+        return None
+    return round(100 * (latter[-1][1] - latter[0][1]) / (latter[-1][0] - latter[0][0]), 2)
+
+
 def _figures(seconds: list[float]) -> str:
     if len(seconds) < 2:
         return "nothing restorable yet"
@@ -422,6 +439,7 @@ def _judge(
             max(each[2] for each in daemon.samples),
         ],
         "threads: most": max(each[3] for each in daemon.samples),
+        "processor time of one core, last minutes of the process that lived last, %": _share(daemon.busy),
         "objects": sum(1 for _ in storage.list()), "octets stored": sum(info.size for info in storage.list()),
     }  # fmt: skip
     text = json.dumps(figures, indent=2)
