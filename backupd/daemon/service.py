@@ -107,7 +107,9 @@ class Service:
                 log.info("stopping")
                 self._supervisor.stopping("stopping: what is under way writes a checkpoint")
                 health.stops()
-                return 0 if engine.close() else 1
+                if not engine.close():
+                    log.warning("ended before a silent server answered; the next start goes on from the last checkpoint")
+                return 0
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)

@@ -80,12 +80,9 @@ class _Runner:
         from backupd.operations.locks import renew_locks
 
         try:
-            repository = self._accounts.take()
-            try:
-                if repository.storage.locks:
-                    renew_locks(repository.storage, state, datetime.now(UTC), stop=self._stop)
-            finally:
-                self._accounts.give_back(repository, failed=False)
+            storage = self._context.storage()
+            if storage.locks:
+                renew_locks(storage, state, datetime.now(UTC), stop=self._stop)
         except BackupdError as error:
             return error
         return None
