@@ -108,7 +108,7 @@ class Service:
                 self._supervisor.stopping("stopping: what is under way writes a checkpoint")
                 health.stops()
                 if not engine.close():
-                    log.warning("ended before a silent server answered; the next start goes on from the last checkpoint")
+                    log.warning("ended before a silent server did; the next start goes on from the last checkpoint")
                 return 0
         finally:
             for number, handler in before.items():

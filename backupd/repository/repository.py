@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
@@ -160,10 +160,19 @@ class Repository:
 
     # Blobs
 
-    def running(self, parent: SnapshotRef | None) -> AbstractContextManager[None]:
+    @contextmanager
+    def running(self, parent: SnapshotRef | None) -> Iterator[None]:
         """While this lasts, a run is under way that goes on from this snapshot. What it is told to rely on stays there
         until it has stored its own (reliance.py)."""
-        return self._reliance.run(parent.name if parent else None)
+        with self._reliance.run(parent.name if parent else None):
+            try:
+                yield
+            except Overtaken:
+                # What was stored may be gone: whoever begins anew must not take it for there.
+                with self._lock:
+                    self._fresh.clear()
+                    self._fresh_runs.clear()
+                raise
 
     def has(self, blob_id: bytes) -> bool:
         """Whether the blob is there, or taken by this run's writer. It may be about to be removed."""
