@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 
-from backupd.errors import Damaged, StorageDenied
+from backupd.errors import Damaged, ObjectMissing, StorageDenied
 from backupd.model import Problem
 from backupd.operations import loss
 from backupd.operations.loss import Departure
@@ -46,6 +46,8 @@ class History:
         for ref in reversed(refs):
             try:
                 snapshot = repository.snapshot(ref)
+            except ObjectMissing:  # forgotten, since they were listed
+                continue
             except Damaged as error:
                 self.notes.append(f"snapshot {ref.id} cannot be read, so the one before it is the parent: {error.what}")
                 continue
