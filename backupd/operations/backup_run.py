@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -368,11 +367,15 @@ class _Scanning(Work[Scan]):
 
     def __init__(self, repository: Repository, found: Discovered, before: MailboxRecord | None) -> None:
         self._repository, self.found, self.before = repository, found, before
+        self._known: tuple[Known | None] | None = None
 
-    @functools.cached_property
+    @property
     def known(self) -> Known | None:
         """What to compare the mailbox with; read when it is needed, on the thread that needs it."""
-        return known_of(self._repository, self.before, self.found)
+        # No functools.cached_property: in Python 3.11 all objects share its lock, and all others would wait.
+        if self._known is None:
+            self._known = (known_of(self._repository, self.before, self.found),)
+        return self._known[0]
 
     def __call__(self, session: Session) -> Scan:
         return session.scan(self.found.mailbox, self.known)

@@ -33,8 +33,10 @@ CREATE TABLE IF NOT EXISTS place (
 CREATE TABLE IF NOT EXISTS lost (
     repository INTEGER, pack BLOB, offset INTEGER, size INTEGER NOT NULL, PRIMARY KEY (repository, pack, offset))
     WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS told (repository INTEGER, pack BLOB, PRIMARY KEY (repository, pack)) WITHOUT ROWID;
 """
-"""place.parts: of a recipe the ids of the blobs that it needs, NULL where that is not known; empty of all others."""
+"""place.parts: of a recipe the ids of the blobs that it needs, NULL where that is not known; empty of all others. told:
+packs that are lost, and that index objects in the cache tell of."""
 
 _EARLIER = "SELECT 1 FROM sqlite_master WHERE name = 'blob'"
 _ANEW = """
@@ -163,6 +165,7 @@ class IndexCache:
         """Add a pack and its blocks; the rows of its blobs, which are yet to be added."""
         database = self._database
         if (pack.name, WHOLE_PACK) in lost:
+            database.execute("INSERT OR IGNORE INTO told VALUES (?, ?)", (self._number, pack.name))
             return
         inserted = database.execute(
             "INSERT OR IGNORE INTO pack (repository, name, size) VALUES (?, ?, ?)", (self._number, pack.name, pack.size)
@@ -203,6 +206,7 @@ class IndexCache:
             )
             database.execute("DELETE FROM pack WHERE repository = ?", (self._number,))
             database.execute("DELETE FROM index_object WHERE repository = ?", (self._number,))
+            database.execute("DELETE FROM told WHERE repository = ?", (self._number,))
             self._stale = True  # it says "perhaps" more often than it should, until it is made anew
 
     def packs(self) -> dict[bytes, int]:
@@ -210,7 +214,8 @@ class IndexCache:
         with self._locked():
             rows = self._database.execute(
                 "SELECT name, size FROM pack WHERE repository = ?1 UNION"
-                " SELECT pack, size FROM lost WHERE repository = ?1 AND offset = ?2", (self._number, WHOLE_PACK)
+                " SELECT pack, size FROM lost JOIN told USING (repository, pack) WHERE repository = ?1 AND offset = ?2",
+                (self._number, WHOLE_PACK),
             )
             return dict(rows.fetchall())
 

@@ -67,6 +67,10 @@ def examine(repository: Repository, *, stored_before: float | None = None) -> He
     repository.index.set_lost(lost)
     if lost.keys() != before or _counted(repository, lost):
         repository.rebuild()
+        # Others may have pruned meanwhile: what no index object tells of any more is missed by nobody.
+        told = repository.index.packs()
+        lost = {each: size for each, size in lost.items() if each[0] in told}
+        repository.index.set_lost(lost)
     unindexed = [name for name in sizes if name not in accounted and name not in young]
     if unindexed or any(offset == WHOLE_PACK for _, offset in lost):
         # What a prune removes is in others or needed by nobody, and no loss; nor is it to be taken up again.

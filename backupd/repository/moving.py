@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from backupd.errors import Damaged, ObjectExists, ObjectMissing
+from backupd.errors import Damaged, ObjectExists, ObjectMissing, Overtaken
 from backupd.repository import names
 from backupd.repository.index import MOST_BLOBS, BlockEntry, PackEntry
 from backupd.repository.pack_writer import PACK_MAGIC, Sizes
@@ -44,7 +44,11 @@ class Mover:
     def _got(self, pack: Pack) -> bytes | None:
         try:
             data = self._storage.get(pack.object)
-        except (Damaged, ObjectMissing):
+        except ObjectMissing as error:
+            raise Overtaken(
+                "others prune this repository at the same time", subject=self._storage.url, remedy="run it again"
+            ) from error
+        except Damaged:
             data = b""
         self._proved[pack.number] = bool(names.proves(pack.object, [data]))
         if self._proved[pack.number]:

@@ -107,7 +107,10 @@ class Scene:
             if report.snapshot:
                 self.taken[report.snapshot] = mail
 
+        before = self.told["overtaken"]
         self._do(machine, view, work)
+        if self.told["overtaken"] > before:  # as operations/accounts.py does
+            self._do(machine, view, work)
 
     def forget(self, number: int, view: View, rules: Rules) -> None:
         machine = self.machines[number]
@@ -166,8 +169,8 @@ class Scene:
                 sizes=SIZES,
                 seconds=lambda: self.world.seconds,
             )
-            assert not report.damaged
-            assert not report.hindrances
+            assert not report.damaged, report.damaged
+            assert not report.hindrances, report.hindrances
             self.told["packs removed"] += report.removed
             self.told["packs that nothing needs"] += report.unneeded
             self.told["packs needed in part"] += report.repacked
