@@ -230,7 +230,9 @@ class PruneRun:
                 survey.leave_out(survey.packs[number])
 
     def _leftovers(self, survey: Survey) -> list[Pack]:
-        before = (self._now - UNINDEXED).timestamp()
+        # By whichever clock is behind: this machine's, or the storage's, which is not before what was stored last.
+        latest = max((pack.stored for pack in survey.packs if pack.stored is not None), default=0.0)
+        before = min(self._now.timestamp(), latest) - UNINDEXED.total_seconds()
         return [
             pack
             for pack in survey.packs

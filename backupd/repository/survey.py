@@ -126,13 +126,16 @@ class Survey:
 
     def entries(self, name: str) -> list[PackEntry]:
         """What an index object tells. Raises Damaged; Overtaken when somebody has removed it since it was listed."""
+        return index.unseal(self.got(name), self._repository.secrets, name)
+
+    def got(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """Octets of an object that was listed. Raises Damaged; Overtaken when somebody has removed it since."""
         try:
-            data = self._storage.get(name)
+            return self._storage.get(name, offset, length)
         except ObjectMissing as error:
             raise Overtaken(
                 "others prune this repository at the same time", subject=self._storage.url, remedy="run it again"
             ) from error
-        return index.unseal(data, self._repository.secrets, name)
 
     def _new(self, name: bytes, size: int, listed: ObjectInfo | None) -> Pack:
         pack = Pack(len(self.packs), name, size, listed, marked=names.pack(name.hex()) in self.marked)
@@ -291,10 +294,10 @@ class Survey:
         return octets
 
     def read(self, number: int) -> tuple[str, bytes]:
-        """(the name of a blob's pack, the octets of its block). Raises Damaged, ObjectMissing."""
+        """(the name of a blob's pack, the octets of its block). Raises Damaged, Overtaken."""
         at = self.block_of(number)
         name = self.packs[self._pack[at]].object
-        return name, self._storage.get(name, self._offset[at], self._length[at])
+        return name, self.got(name, self._offset[at], self._length[at])
 
     def block_of(self, number: int) -> int:
         """The number of a blob's block."""
@@ -322,7 +325,7 @@ class Survey:
                     blobs = payload.parse(block.unseal(data, self._repository.secrets, name), name)
                 kind, blob = blobs[number - self._first[last]]
                 parts = recipe.parts(recipe.decode(blob, "a recipe")) if kind is BlobKind.RECIPE else None
-            except (Damaged, ObjectMissing, IndexError):
+            except (Damaged, IndexError):
                 continue
             if parts is not None:
                 self._learn([(some_id, number, parts)])

@@ -62,7 +62,7 @@ class _Task(NamedTuple):
 def walk(
     repository: Repository, survey: Survey, refs: Sequence[SnapshotRef], stop: threading.Event | None = None
 ) -> Walked:
-    """Mark all that these snapshots need. Raises Interrupted."""
+    """Mark all that these snapshots need. Raises Interrupted; Overtaken when others have pruned meanwhile."""
     return _Walk(repository, survey, stop or threading.Event()).run(refs)
 
 
@@ -137,7 +137,7 @@ class _Walk:
     def _read_block(self, run: _Run) -> tuple[str, bytes] | None:
         try:
             return self._survey.read(run.number)
-        except (Damaged, ObjectMissing):
+        except Damaged:
             return None
 
     def _keep(self, run: _Run, name: str, data: bytes) -> None:
@@ -154,7 +154,7 @@ class _Walk:
             else:
                 states = runs.state_uid_ranges(self._blob(task.state), task.snapshot)
                 rows = list(self._fresh(task.membership.number, _rows(found.stretches, states)))
-        except (Damaged, ObjectMissing):
+        except Damaged:
             self._lost[task.snapshot] = None
             return
         envelopes: set[int] = set()
@@ -191,7 +191,7 @@ class _Walk:
             self._masks.popitem(last=False)
 
     def _blob(self, run: _Run) -> memoryview:
-        """A run's octets, proved. Raises Damaged, ObjectMissing."""
+        """A run's octets, proved. Raises Damaged, Overtaken."""
         at, place = self._survey.block_of(run.number), self._survey.place_in_block(run.number)
         if at not in self._blocks:
             self._keep(run, *self._survey.read(run.number))
