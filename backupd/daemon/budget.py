@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 OCTETS_PER_CONNECTION = 24 << 20
-"""What a connection and its share of the packs under way were measured to take at most (docs/benchmarks.md)."""
+"""What a connection and its share of the packs under way are reckoned to take at most; an estimate, not measured."""
 
 
 class Limits(NamedTuple):
