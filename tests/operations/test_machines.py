@@ -63,7 +63,7 @@ class Scene:
         self.world = World()
         self.storage, self.second = Shared(self.world, "memory:first"), Shared(self.world, "memory:second")
         self.secrets: Secrets = create(View(self.storage), "a passphrase", argon2=CHEAP)
-        self.common = SimulatedAccount()
+        self.common = SimulatedAccount(server_ids=True)
         skews = (timedelta(), 3 * DAY, -2 * DAY)
         roles = (Role.READER, Role.WRITER, Role.WRITER)
         self.machines = [
@@ -73,6 +73,7 @@ class Scene:
         self.taken: dict[str, object] = {}
         self.held: dict[str, str] = {}
         self.told: Counter[str] = Counter()
+        self.failures: list[BaseException] = []
 
     def close(self) -> None:
         for machine in self.machines:
@@ -206,6 +207,8 @@ class Scene:
 
     def check(self) -> None:
         """Every message of every snapshot that is there can be restored, and each is what was backed up."""
+        for error in self.failures:
+            raise error
         self.told["needs"] += any(name.startswith(names.NEEDS) for name in self.storage.objects)
         for storage in (self.storage, self.second):
             if storage is self.second and "repository.json" not in storage.objects:
@@ -239,6 +242,13 @@ OTHERS = st.one_of(
 INTERRUPTIONS = st.dictionaries(st.integers(0, 60), st.lists(OTHERS, min_size=1, max_size=5), max_size=3)
 SOME = st.lists(st.integers(0, len(MAILS) - 1), max_size=3)
 DEATH = st.none() | st.none() | st.integers(0, 12)
+
+
+def _takes_hours(what: str, value: float) -> bool:
+    """Whether this takes hours."""
+    return what == "remove" or (what == "wait" and value > 0.5)
+
+
 Drawn = dict[int, list[tuple[str, float]]]
 
 
@@ -267,16 +277,20 @@ class Machines(RuleBasedStateMachine):
     def _view(self, shared: Shared, drawn: Drawn, dies_at: int | None) -> View:
         def checked(happening: Event) -> Event:
             def run() -> None:
-                happening()
-                self.scene.check()
+                try:
+                    happening()
+                    self.scene.check()
+                except BaseException as error:  # which the operation that is interrupted must not take for its own
+                    self.scene.failures.append(error)
+                    raise
 
             return run
 
-        return View(
-            shared,
-            {number: [checked(self._event(*each)) for each in some] for number, some in drawn.items()},
-            dies_at,
-        )
+        interruptions = {
+            number: ([checked(self._event(*each)) for each in some], any(_takes_hours(*each) for each in some))
+            for number, some in drawn.items()
+        }
+        return View(shared, interruptions, dies_at)
 
     # The first machine's operations are interrupted; it is the others that interrupt.
 
