@@ -191,6 +191,7 @@ class Repository:
     def put(self, blob_id: bytes, kind: BlobKind, data: Buffer, parts: bytes | None = None) -> bool:
         """Take a blob unless it is there; whether it was taken. Durable after `flush`."""
         with self._lock:
+            self._reliance.look()
             if self.relies(blob_id):
                 return False
             self._fresh.add(blob_id)
