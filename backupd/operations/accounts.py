@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from backupd.errors import Busy, ConfigError, ServerError, UsageError
+from backupd.errors import Busy, ConfigError, Overtaken, ServerError, UsageError
 from backupd.operations.backup import BackupReport, backup, pull
 from backupd.operations.daily_limit import Meter
 from backupd.operations.events import Observer, ignore
@@ -113,6 +113,21 @@ class Accounts:
 
         Raises what operations.backup.backup() raises, and what opening the repository raises.
         """
+        try:
+            return self._once(config, account, connections, observer, stop, at_once)
+        except Overtaken:
+            # This machine stood still, and others have pruned; the repository is opened anew, and all is well.
+            return self._once(config, account, connections, observer, stop, at_once)
+
+    def _once(
+        self,
+        config: Config,
+        account: str,
+        connections: int | None,
+        observer: Observer,
+        stop: threading.Event | None,
+        at_once: bool,
+    ) -> BackupReport:
         repository, failed = self.take(), True
         try:
             meter = open_meter(config, account, self._state, limited=not at_once)

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from backupd.errors import BackupdError, Damaged, Interrupted, Overtaken, Throttled
+from backupd.errors import BackupdError, Damaged, Interrupted, Throttled
 from backupd.operations import pausing, standing
 from backupd.operations.backup_report import BackupReport
 from backupd.operations.backup_run import CHECKPOINT_SECONDS, BackupRun
@@ -144,7 +144,7 @@ def recorded(
             try:
                 with repository.running(history.parent_ref):
                     report = run(history)
-            except (Damaged, Overtaken):
+            except Damaged:
                 # What was damaged is known now; the second time it is made up for before anything else (mend.py), so
                 # that nothing was amiss a moment ago must not keep it from looking.
                 repository.sound_until = 0.0

@@ -185,6 +185,8 @@ class _Copy:
                 some = stage[at : at + _OBJECTS_AT_ONCE]
                 self._run(pool, some)
                 left -= len(some)
+                # It may have stood still since it looked, and what it has brought lack what was there before.
+                self._vanished |= self._seconds() - looked > LATE_SECONDS
         return left
 
     def _has_packs(self, pool: ThreadPoolExecutor) -> bool:

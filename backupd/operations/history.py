@@ -46,7 +46,7 @@ class History:
         for ref in reversed(refs):
             try:
                 snapshot = repository.snapshot(ref)
-            except ObjectMissing:  # forgotten, since they were listed
+            except ObjectMissing:  # forgotten since it was listed
                 continue
             except Damaged as error:
                 self.notes.append(f"snapshot {ref.id} cannot be read, so the one before it is the parent: {error.what}")

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
-from backupd.errors import Damaged, UsageError
+from backupd.errors import Damaged, ObjectMissing, UsageError
 from backupd.mail.headers import readable
 from backupd.model import MessageState
 from backupd.operations.facts import Known, facts_of
@@ -92,16 +92,19 @@ def snapshots(
     """
     refs = repository.refs(account)
     with ThreadPoolExecutor(_READERS) as pool:
-        pairs = list(pool.map(lambda ref: _snapshot_line(repository, ref, account or ""), refs))
+        found = pool.map(lambda ref: _snapshot_line(repository, ref, account or ""), refs)
+        pairs = [pair for pair in found if pair]
     if protection is None:
         return [line for line, _ in pairs]
     why = protection.reasons([known for _, known in pairs])
     return [msgspec.structs.replace(line, kept=why.get(line.id, [])) for line, _ in pairs]
 
 
-def _snapshot_line(repository: Repository, ref: SnapshotRef, account: str) -> tuple[SnapshotLine, Known]:
+def _snapshot_line(repository: Repository, ref: SnapshotRef, account: str) -> tuple[SnapshotLine, Known] | None:
     try:
         snapshot = repository.snapshot(ref)
+    except ObjectMissing:  # forgotten since it was listed
+        return None
     except Damaged as error:
         line = SnapshotLine(ref.id, account, timestamp(ref.time), "", False, False, None, 0, 0, 0, 0, 0, str(error))
         return line, Known(ref, None)

@@ -279,8 +279,10 @@ class PruneRun:
         if moved.fresh or rewriting:
             newly = self._newly_marked()
             going = going | {pack.number for pack in survey.packs if pack.object in newly}
-            self._repository.add_index(chain(moved.fresh, self._told(survey, rewriting, going)))
+            told = self._repository.add_index(chain(moved.fresh, self._told(survey, rewriting, going)))
             if self._seconds() - self._looked > LATE_SECONDS:
+                for name in told:
+                    self._remove(name)
                 raise Overtaken(
                     "this prune stood still, and may have told of packs that others have removed",
                     subject=self._storage.url,

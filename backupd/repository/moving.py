@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from backupd.errors import Damaged, ObjectExists, ObjectMissing, Overtaken
+from backupd.errors import Damaged, ObjectExists
 from backupd.repository import names
 from backupd.repository.index import MOST_BLOBS, BlockEntry, PackEntry
 from backupd.repository.pack_writer import PACK_MAGIC, Sizes
@@ -43,11 +43,7 @@ class Mover:
 
     def _got(self, pack: Pack) -> bytes | None:
         try:
-            data = self._storage.get(pack.object)
-        except ObjectMissing as error:
-            raise Overtaken(
-                "others prune this repository at the same time", subject=self._storage.url, remedy="run it again"
-            ) from error
+            data = self._survey.got(pack.object)
         except Damaged:
             data = b""
         self._proved[pack.number] = bool(names.proves(pack.object, [data]))

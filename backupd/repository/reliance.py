@@ -10,8 +10,8 @@ marked its pack, or is about to. So (docs/format.md, "Marks"):
 - A run goes on from a snapshot, its parent, and takes over what that needs without looking it up. As long as the parent
   is there, so is all of it. If somebody forgets the parent, every mark from then on is answered.
 - Whoever finds that the last look was more than an hour ago (a laptop slept, a machine stood still) cannot know whether
-  a mark has come and gone. Then everything relied on must be there, and unmarked, or the run ends without a snapshot;
-  what it stored is there for the next one.
+  a mark has come and gone. Then everything relied on must be there, and unmarked, or the run ends without a snapshot,
+  and nothing is stored through this object any more.
 
 So no clock is compared with another machine's. How long a run lasts does not matter.
 """
@@ -56,6 +56,7 @@ class Reliance:
         self._storage, self._index, self._refresh, self._clocks = storage, index, refresh, clocks
         self._lock = threading.RLock()
         self._looked: list[float] | None = None
+        self._overtaken: Overtaken | None = None
         self._seen: set[str] = set()
         self._marked: set[bytes] = set()
         # By epoch; a new one begins with each run, so that what a run relied on is forgotten when it has ended, with
@@ -101,7 +102,13 @@ class Reliance:
             self._own[self._epoch][pack] = done
 
     def look(self, seconds: float = LOOK_SECONDS) -> None:
-        """Look at marks unless that was done in the last so many seconds. Raises Overtaken."""
+        """Look at marks unless that was done in the last so many seconds.
+
+        Raises Overtaken, from then on each time: what was taken to be stored may be gone, so nothing may be stored any
+        more that refers to it. The repository must be opened anew.
+        """
+        if self._overtaken:
+            raise self._overtaken
         if self._looked is not None and self._since(self._looked) < seconds:
             return
         with self._lock:
@@ -176,11 +183,12 @@ class Reliance:
             doubtful = {pack for pack in used if pack not in there or pack in marked}
             doubtful = self._only_in(doubtful, marked) | {pack for pack in doubtful if pack not in self._index.packs()}
         if doubtful or self._lacks_a_parent():
-            raise Overtaken(
+            self._overtaken = Overtaken(
                 "while this run stood still, others removed, or are about to remove, what it goes on from",
                 subject=self._storage.url,
                 remedy="run it again: what it has stored is there",
             )
+            raise self._overtaken
 
 
 def _digest(name: str) -> bytes:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
@@ -69,6 +69,8 @@ class Repository:
         # Blobs that are stored and cannot be trusted: to be stored again.
         self._distrusted: set[bytes] = set()
         self._lock = threading.Lock()
+        # Names of index objects that were stored, and of which it is not said yet that they may stay.
+        self._told: list[str] = []
         self.damaged_indexes: list[str] = []
         self.sound_until = 0.0
         """Until when whoever has found that nothing is amiss need not look again, by time.monotonic()."""
@@ -160,19 +162,10 @@ class Repository:
 
     # Blobs
 
-    @contextmanager
-    def running(self, parent: SnapshotRef | None) -> Iterator[None]:
+    def running(self, parent: SnapshotRef | None) -> AbstractContextManager[None]:
         """While this lasts, a run is under way that goes on from this snapshot. What it is told to rely on stays there
         until it has stored its own (reliance.py)."""
-        with self._reliance.run(parent.name if parent else None):
-            try:
-                yield
-            except Overtaken:
-                # What was stored may be gone: whoever begins anew must not take it for there.
-                with self._lock:
-                    self._fresh.clear()
-                    self._fresh_runs.clear()
-                raise
+        return self._reliance.run(parent.name if parent else None)
 
     def has(self, blob_id: bytes) -> bool:
         """Whether the blob is there, or taken by this run's writer. It may be about to be removed."""
@@ -198,6 +191,7 @@ class Repository:
     def put(self, blob_id: bytes, kind: BlobKind, data: Buffer, parts: bytes | None = None) -> bool:
         """Take a blob unless it is there; whether it was taken. Durable after `flush`."""
         with self._lock:
+            self._reliance.look()
             if self.relies(blob_id):
                 return False
             self._fresh.add(blob_id)
@@ -207,7 +201,7 @@ class Repository:
                     self.storage,
                     self.secrets,
                     self.random,
-                    self.add_index,
+                    lambda packs: self._told.extend(self.add_index(packs)),
                     storing=self._reliance.storing,
                     effort=self._effort,
                     sizes=self._sizes,
@@ -226,8 +220,10 @@ class Repository:
             with self._lock:
                 fresh = frozenset(self._fresh)
             self._writer.flush()
-            self._reliance.confirm()
+            told = list(self._told)
+            self._confirm(told)
             with self._lock:
+                self._told = self._told[len(told) :]
                 self._fresh -= fresh
                 self._fresh_runs.clear()
                 self._behind = True
@@ -242,13 +238,16 @@ class Repository:
         """Names of packs that were stored through this object, or are about to be, and are not indexed yet."""
         return self._writer.under_way if self._writer else frozenset()
 
-    def add_index(self, packs: Iterable[index.PackEntry]) -> None:
-        """Store index objects about packs that are stored already."""
+    def add_index(self, packs: Iterable[index.PackEntry]) -> list[str]:
+        """Store index objects about packs that are stored already; their names."""
+        stored = []
         for some in index.cut(packs):
             data = index.seal(some, self.secrets, self.random)
             name = names.index(names.sha256([data]))
             self.storage.put(name, [data])
             self.index.add(name, some)
+            stored.append(name)
+        return stored
 
     def read(self, blob_id: bytes) -> tuple[BlobKind, memoryview]:
         """A flushed blob and its kind. Raises Damaged, WrongKey (see BlobReader.read)."""
@@ -288,13 +287,20 @@ class Repository:
         self._reliance.look()
         ref, data = snapshots.seal(snapshot, self.secrets, self.random)
         self.storage.put(ref.name, [data])
+        self._confirm([ref.name])
+        return ref
+
+    def _confirm(self, stored: Sequence[str]) -> None:
+        """What was just stored refers to what is there; else it is taken back. Raises Overtaken."""
         try:
             self._reliance.confirm()
-        except Overtaken:
-            with suppress(StorageDenied):
-                self.remove_snapshot(ref)
+        except Overtaken as error:
+            try:
+                for name in stored:
+                    self.storage.delete(name)
+            except StorageDenied:
+                error.add_note(f"{', '.join(stored)} may refer to what is not there any more, and should be removed")
             raise
-        return ref
 
     def refs(self, account: str | None = None) -> list[SnapshotRef]:
         """Places of all snapshots, or of one account's, oldest first."""

@@ -7,222 +7,16 @@ Nothing here is timed: what happens between any two requests of an operation is 
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import timedelta
-from pathlib import Path
+import itertools
 
 from hypothesis import HealthCheck, event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from backupd.errors import Busy, Overtaken, StorageUnavailable, UsageError
-from backupd.operations import hold
-from backupd.operations.backup import backup
-from backupd.operations.copy import copy
-from backupd.operations.forget import forget, forget_snapshots
-from backupd.operations.prune import prune
 from backupd.operations.retention import Rules
-from backupd.operations.state import State
-from backupd.repository import holds, names
-from backupd.repository.keys import Role, Secrets
-from backupd.repository.pack_writer import Sizes
-from backupd.repository.repository import Repository, create
-from tests.operations.conftest import CHEAP
-from tests.support.mail import Attachment, message, noise
-from tests.support.reading import contents
-from tests.support.simulated_account import SimulatedAccount
-from tests.support.simulated_world import Event, Shared, View, World
-
-SIZES = Sizes(block=3000, pack=12_000)
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-FILES = [Attachment(f"{number}.bin", noise(number, 1500 + 700 * number)) for number in range(3)]
-MAILS = [message(f"Message {number}", noise(100 + number, 600).hex()) for number in range(5)]
-MAILS += [message(f"With files {number}", attachments=FILES[number % 3 : number % 3 + 2]) for number in range(5)]
-
-
-@dataclass
-class Machine:
-    """Its clock is wrong by `skew`. It backs up an account of its own, and one that others back up too."""
-
-    name: str
-    state: State
-    skew: timedelta
-    role: Role
-    account: SimulatedAccount = field(default_factory=SimulatedAccount)
-
-
-class Scene:
-    """What the machines do. Operations may be interrupted by others; those are not."""
-
-    def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="machines-"))
-        self.world = World()
-        self.storage, self.second = Shared(self.world, "memory:first"), Shared(self.world, "memory:second")
-        self.secrets: Secrets = create(View(self.storage), "a passphrase", argon2=CHEAP)
-        self.common = SimulatedAccount()
-        skews = (timedelta(), 3 * DAY, -2 * DAY)
-        roles = (Role.READER, Role.WRITER, Role.WRITER)
-        self.machines = [
-            Machine(f"machine{number}", State(self.folder / str(number)), skew, role)
-            for number, (skew, role) in enumerate(zip(skews, roles, strict=True))
-        ]
-        self.taken: dict[str, object] = {}
-        self.held: dict[str, str] = {}
-        self.told: Counter[str] = Counter()
-
-    def close(self) -> None:
-        for machine in self.machines:
-            machine.state.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _do(self, machine: Machine, view: View, work: Callable[[Repository], None]) -> None:
-        """One operation, on one machine."""
-        self.world.enter(view)
-        try:
-            secrets = self.secrets.for_role(machine.role)
-            clocks = (lambda: self.world.seconds, lambda: self.world.time(machine.skew).timestamp())
-            cache = machine.state.path if view.url == self.storage.url else None
-            with Repository(view, secrets, cache=cache, sizes=SIZES, clocks=clocks) as repository:
-                work(repository)
-        except (StorageUnavailable, Busy):
-            pass
-        except Overtaken:
-            self.told["overtaken"] += 1
-        finally:
-            self.world.leave(view)
-
-    def back_up(self, number: int, view: View, *, common: bool = False) -> None:
-        machine = self.machines[number]
-        name, account = ("common", self.common) if common else (machine.name, machine.account)
-
-        def work(repository: Repository) -> None:
-            mail = account.contents()
-            clock = lambda: self.world.time(machine.skew)  # noqa: E731
-            report = backup(repository, account, name, state=machine.state, clock=clock)
-            assert not any("lost" in note or "missing" in note for note in report.notes), report.notes
-            if report.snapshot:
-                self.taken[report.snapshot] = mail
-
-        before = self.told["overtaken"]
-        self._do(machine, view, work)
-        if self.told["overtaken"] > before:  # as operations/accounts.py does
-            self._do(machine, view, work)
-
-    def forget(self, number: int, view: View, rules: Rules) -> None:
-        machine = self.machines[number]
-        names = {each.name: rules for each in self.machines} | {"common": rules}
-        now = self.world.time(machine.skew)
-        self._do(machine, view, lambda repository: _call(forget, repository, names, state=machine.state, now=now))
-
-    def forget_one(self, number: int, view: View, which: int) -> None:
-        machine = self.machines[number]
-
-        def work(repository: Repository) -> None:
-            refs = repository.refs()
-            if not refs:
-                return
-            ref = refs[which % len(refs)]
-            refused = ""
-            try:
-                forget_snapshots(repository, [ref], state=machine.state, now=self.world.time(machine.skew))
-            except UsageError as error:
-                refused = str(error)
-            assert not refused or ref.id in self.held or "pinned" in refused
-
-        self._do(machine, view, work)
-
-    def hold(self, number: int, which: int) -> None:
-        machine = self.machines[number]
-
-        def work(repository: Repository) -> None:
-            if refs := [ref for ref in repository.refs() if ref.id not in self.held]:
-                ref = refs[which % len(refs)]
-                now = self.world.time(machine.skew)
-                self.held[ref.id] = hold.add(repository, ref.id, (), reason="a test", now=now).id
-
-        self._do(machine, View(self.storage), work)
-
-    def release(self, number: int) -> None:
-        machine = self.machines[number]
-
-        def work(repository: Repository) -> None:
-            for snapshot, each in list(self.held.items())[:1]:
-                hold.remove(repository, each, now=self.world.time(machine.skew))
-                del self.held[snapshot]
-
-        self._do(machine, View(self.storage), work)
-
-    def prune(self, number: int, view: View, *, most: float = 0.0) -> None:
-        machine = self.machines[number]
-
-        def work(repository: Repository) -> None:
-            report = prune(
-                repository,
-                now=self.world.time(machine.skew),
-                grace=3 * HOUR,
-                fewest=2,
-                max_unused=most,
-                sizes=SIZES,
-                seconds=lambda: self.world.seconds,
-            )
-            assert not report.damaged, report.damaged
-            assert not report.hindrances, report.hindrances
-            self.told["packs removed"] += report.removed
-            self.told["packs that nothing needs"] += report.unneeded
-            self.told["packs needed in part"] += report.repacked
-            self.told["marked and needed"] += len(report.needed)
-
-        self._do(machine, view, work)
-
-    def mark(self, number: int) -> None:
-        """All but the newest snapshots are forgotten, and what only they needed is marked."""
-        self.forget(number, View(self.storage), Rules(keep_last=1))
-        self.prune(number, View(self.storage))
-
-    def remove(self, number: int) -> None:
-        """The same, and it is removed."""
-        self.mark(number)
-        self.world.wait(4)
-        self.prune(number, View(self.storage))
-
-    def copy(self, number: int, view: View, second: View) -> None:
-        machine = self.machines[number]
-        second.actor = view.actor
-        self.world.enter(view)
-        try:
-            report = copy(
-                view, second, connections=1,
-                clock=lambda: self.world.time(machine.skew), seconds=lambda: self.world.seconds,
-            )  # fmt: skip
-            assert report.problems == []
-        except StorageUnavailable:
-            pass
-        finally:
-            self.world.leave(view)
-
-    def check(self) -> None:
-        """Every message of every snapshot that is there can be restored, and each is what was backed up."""
-        self.told["needs"] += any(name.startswith(names.NEEDS) for name in self.storage.objects)
-        for storage in (self.storage, self.second):
-            if storage is self.second and "repository.json" not in storage.objects:
-                continue
-            with Repository(View(storage), self.secrets, sizes=SIZES) as repository:
-                refs = repository.refs()
-                for ref in refs:
-                    found = contents(repository, repository.snapshot(ref))
-                    assert found == self.taken.get(ref.id, found), ref.id
-                if storage is self.storage:
-                    assert set(self.held) <= {ref.id for ref in refs}
-                    assert len(holds.read(repository).held) >= len(self.held)
-
-
-def _call(function: Callable[..., object], *arguments: object, **options: object) -> None:
-    function(*arguments, **options)
-
+from backupd.turns import TURN
+from tests.support.scene import MAILS, Scene
+from tests.support.simulated_world import Event, Interruption, Shared, View
 
 # What may happen between two requests of an operation: each is a list of what others do, one after the other.
 OTHERS = st.one_of(
@@ -236,9 +30,25 @@ OTHERS = st.one_of(
     st.tuples(st.just("back up common"), st.integers(1, 2)),
     st.tuples(st.just("copy"), st.just(1)),
 )
-INTERRUPTIONS = st.dictionaries(st.integers(0, 60), st.lists(OTHERS, min_size=1, max_size=5), max_size=3)
-SOME = st.lists(st.integers(0, len(MAILS) - 1), max_size=3)
+INTERRUPTIONS = st.dictionaries(st.integers(0, 25), st.lists(OTHERS, min_size=1, max_size=4), max_size=2)
+BETWEEN_MAILS = st.dictionaries(st.integers(1, 5), st.lists(OTHERS, min_size=1, max_size=4), max_size=3)
+SLOW = st.sampled_from([1, 2]).map(
+    lambda number: {
+        1: [("mark", number), ("wait", 0.4)],
+        **{each: [("wait", 0.9)] for each in range(2, 5)},
+        5: [("wait", 0.9), ("prune", number)],
+    }
+)
+"""A run that takes longer than what was marked when it began stays."""
+SOME = st.lists(st.integers(0, len(MAILS) - 1), max_size=6)
 DEATH = st.none() | st.none() | st.integers(0, 12)
+
+
+def _takes_hours(what: str, value: float) -> bool:
+    """Whether this takes hours."""
+    return what == "remove" or (what == "wait" and value > 0.5)
+
+
 Drawn = dict[int, list[tuple[str, float]]]
 
 
@@ -264,19 +74,25 @@ class Machines(RuleBasedStateMachine):
         }
         return events[what]
 
-    def _view(self, shared: Shared, drawn: Drawn, dies_at: int | None) -> View:
+    def _interruptions(self, drawn: Drawn) -> dict[int, Interruption]:
         def checked(happening: Event) -> Event:
             def run() -> None:
-                happening()
-                self.scene.check()
+                try:
+                    happening()
+                    self.scene.check()
+                except BaseException as error:  # which the operation that is interrupted must not take for its own
+                    self.scene.failures.append(error)
+                    raise
 
             return run
 
-        return View(
-            shared,
-            {number: [checked(self._event(*each)) for each in some] for number, some in drawn.items()},
-            dies_at,
-        )
+        return {
+            number: ([checked(self._event(*each)) for each in some], any(_takes_hours(*each) for each in some))
+            for number, some in drawn.items()
+        }
+
+    def _view(self, shared: Shared, drawn: Drawn, dies_at: int | None) -> View:
+        return View(shared, self._interruptions(drawn), dies_at)
 
     # The first machine's operations are interrupted; it is the others that interrupt.
 
@@ -284,13 +100,24 @@ class Machines(RuleBasedStateMachine):
         mails=SOME,
         common=st.booleans(),
         drawn=INTERRUPTIONS,
+        between=BETWEEN_MAILS | SLOW,
         dies_at=DEATH,
     )
-    def back_up(self, mails: list[int], common: bool, drawn: Drawn, dies_at: int | None) -> None:
+    def back_up(self, mails: list[int], common: bool, drawn: Drawn, between: Drawn, dies_at: int | None) -> None:
         account = self.scene.common if common else self.scene.machines[0].account
         account.append(b"INBOX", *(MAILS[each] for each in mails))
         view = self._view(self.scene.storage, drawn, dies_at)
+        fetched = itertools.count()
+        waiting = {number: events for number, (events, _) in self._interruptions(between).items()}
+
+        def on_message(_name: bytes, _uid: int) -> None:
+            for happening in waiting.pop(next(fetched), ()):
+                with TURN.given_up():
+                    happening()
+
+        account.on_message = on_message
         self.scene.back_up(0, view, common=common)
+        account.on_message = lambda _name, _uid: None
         event(f"a backup was interrupted by {min(view.happened, 3)} others")
 
     @rule(number=st.integers(1, 2), mails=SOME, common=st.booleans())

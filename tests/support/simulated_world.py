@@ -18,6 +18,8 @@ from tests.support.memory_storage import MemoryStorage
 
 BEGINNING = datetime(2026, 6, 1, tzinfo=UTC)
 Event = Callable[[], None]
+Interruption = tuple[Sequence[Event], bool]
+REFERRING = ("index/", "snapshots/")
 
 
 class World:
@@ -69,8 +71,11 @@ class View:
 
     actor: of which operation it is, if it is of another view's.
 
-    interruptions: by number of the request, what happens before it is made. dies_at: the number of the write before
-    which the machine dies; None: it does not.
+    interruptions: by number of the request, what happens before it is made, and whether that takes hours. dies_at: the
+    number of the write before which the machine dies; None: it does not.
+
+    For hours, no machine stands still between its last look at marks and the one write that follows: a bound on that is
+    what the protocol asks for (docs/format.md, "Marks").
     """
 
     requests = versions = locks = None
@@ -78,7 +83,7 @@ class View:
     def __init__(
         self,
         shared: Shared,
-        interruptions: Mapping[int, Sequence[Event]] | None = None,
+        interruptions: Mapping[int, Interruption] | None = None,
         dies_at: int | None = None,
         *,
         actor: object = None,
@@ -86,6 +91,7 @@ class View:
         self.actor = actor or self
         self._shared, self._world = shared, shared.world
         self._interruptions, self._dies_at = dict(interruptions or {}), dies_at
+        self._late: list[Event] = []
         self._lock = threading.Lock()
         self.made = self.written = 0
         self.happened = 0
@@ -100,7 +106,14 @@ class View:
             number, self.made = self.made, self.made + 1
             dead = self._dies_at is not None and self.written >= self._dies_at
             self.written += write
-            events = () if dead else self._interruptions.pop(number, ())
+            events, takes_hours = self._interruptions.pop(number, ([], False))
+            if dead:
+                events = []
+            elif takes_hours and write and name.startswith(REFERRING):
+                self._late += events
+                events = []
+            else:
+                events, self._late = self._late + list(events), []
         if dead:
             raise StorageUnavailable("the machine is dead", subject=name)
         with TURN.given_up():

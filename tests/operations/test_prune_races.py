@@ -1,0 +1,443 @@
+"""What a run relies on stays, whatever is forgotten and pruned elsewhere while it lasts: each rule by itself.
+
+test_machines.py lets anything happen in any order; here is what must happen, step by step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import pytest
+
+from backupd.errors import Overtaken, StorageDenied
+from backupd.operations.messages import MessageStore
+from backupd.operations.prune import prune
+from backupd.operations.prune_report import PruneReport
+from backupd.operations.retention import Rules
+from backupd.repository import marks, names, needs
+from backupd.repository.keys import Role
+from backupd.repository.repository import Repository
+from backupd.repository.snapshots import SnapshotRef
+from tests.support import archive
+from tests.support.archive import Box, Mail
+from tests.support.mail import Attachment, message, noise
+from tests.support.reading import whole
+from tests.support.scene import SIZES, Scene
+from tests.support.simulated_world import View
+
+HOUR = timedelta(hours=1)
+KEPT = message("Kept", noise(1, 500).hex())
+DROPPED = message("Dropped", noise(2, 500).hex())
+FILE = noise(3, 9000)
+ATTACHED = message("Attached", attachments=[Attachment("plan.pdf", FILE)])
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    scene = Scene()
+    yield scene
+    scene.close()
+
+
+@contextmanager
+def opened(scene: Scene, number: int = 0, *, role: Role = Role.READER) -> Iterator[Repository]:
+    """The repository as a machine has it that goes on for long."""
+    machine = scene.machines[number]
+    clocks = (lambda: scene.world.seconds, lambda: scene.world.time(machine.skew).timestamp())
+    with Repository(View(scene.storage), scene.secrets.for_role(role), sizes=SIZES, clocks=clocks) as repository:
+        yield repository
+
+
+def store(repository: Repository, *mails: bytes, hours: float = 0) -> SnapshotRef:
+    """A snapshot of these."""
+    box = Box({number: Mail(mail) for number, mail in enumerate(mails, 1)})
+    return archive.put(repository, {b"INBOX": box}, time=archive.NOON + timedelta(hours=hours))
+
+
+def pruned(scene: Scene, number: int = 1, *, hours: float = 0, now: timedelta | None = None) -> PruneReport:
+    """A prune on another machine, so many hours from now."""
+    scene.world.wait(hours)
+    machine = scene.machines[number]
+    with opened(scene, number, role=machine.role) as repository:
+        return prune(
+            repository,
+            now=scene.world.time(machine.skew if now is None else now),
+            grace=3 * HOUR,
+            fewest=2,
+            max_unused=0,
+            sizes=SIZES,
+            seconds=lambda: scene.world.seconds,
+        )
+
+
+def garbage(scene: Scene, *mails: bytes) -> None:
+    """These are stored, and no snapshot needs them."""
+    with opened(scene) as repository:
+        store(repository, KEPT)
+        dropped = store(repository, *mails, hours=1)
+        repository.remove_snapshot(dropped)
+
+
+def blob(repository: Repository, mail: bytes) -> bytes:
+    return repository.secrets.content_id(mail)
+
+
+def count(scene: Scene, prefix: str) -> int:
+    return sum(name.startswith(prefix) for name in scene.storage.objects)
+
+
+def is_there(scene: Scene, mail: bytes) -> bool:
+    """Whether somebody who comes now finds the message whole."""
+    with opened(scene) as repository:
+        return repository.relies(blob(repository, mail)) and whole(
+            MessageStore(repository).load(blob(repository, mail))
+        ) == mail
+
+
+def test_what_no_snapshot_needs_goes_in_two_steps(scene: Scene) -> None:
+    garbage(scene, DROPPED)
+    first = pruned(scene)
+    assert (first.unneeded, first.removed) == (1, 0)
+    assert pruned(scene, hours=2.9).removed == 0
+    assert pruned(scene, hours=0.2).removed > 0
+    assert not is_there(scene, DROPPED)
+    assert is_there(scene, KEPT)
+    assert (count(scene, names.MARKS), count(scene, names.NEEDS)) == (0, 0)
+
+
+def test_whoever_comes_after_a_mark_does_not_rely_on_what_it_names(scene: Scene) -> None:
+    garbage(scene, DROPPED)
+    pruned(scene)
+    with opened(scene, 2) as repository, repository.running(None):
+        assert not repository.relies(blob(repository, DROPPED))
+        assert repository.relies(blob(repository, KEPT))
+        store(repository, DROPPED, hours=2)
+    assert count(scene, names.NEEDS) == 0
+    pruned(scene, hours=4)
+    assert is_there(scene, DROPPED)
+
+
+def test_a_mark_that_comes_while_a_run_lasts_is_answered_and_the_run_may_last_for_days(scene: Scene) -> None:
+    garbage(scene, DROPPED)
+    with opened(scene, 2) as repository, repository.running(None):
+        assert repository.relies(blob(repository, DROPPED))
+        pruned(scene)
+        for _ in range(100):
+            scene.world.wait(0.5)
+            assert repository.relies(blob(repository, KEPT))  # it goes on working
+        assert count(scene, names.NEEDS) == 1
+        needed = pruned(scene).needed
+        assert [name.split("/")[0] for name in needed] == ["index", "packs"]  # the pack, and what tells of it
+        assert (count(scene, names.NEEDS), count(scene, names.MARKS)) == (0, 0)
+        assert pruned(scene).unneeded == 1  # and it is marked anew
+        scene.world.wait(0.5)
+        assert repository.relies(blob(repository, KEPT))
+        assert count(scene, names.NEEDS) == 1
+        store(repository, DROPPED, hours=2)
+    pruned(scene, hours=4)
+    assert is_there(scene, DROPPED)
+
+
+def test_what_a_run_has_stored_itself_is_answered_for_too(scene: Scene) -> None:
+    garbage(scene)
+    with opened(scene, 2) as repository, repository.running(None):
+        MessageStore(repository).store(DROPPED)
+        repository.flush()
+        assert pruned(scene).unneeded == 2
+        for _ in range(8):
+            scene.world.wait(0.5)
+            repository.relies(blob(repository, KEPT))
+        pruned(scene)
+        store(repository, DROPPED, hours=2)
+    assert is_there(scene, DROPPED)
+
+
+def test_a_machine_that_stood_still_stores_no_snapshot_of_what_is_gone(scene: Scene) -> None:
+    garbage(scene, DROPPED)
+    before = count(scene, names.SNAPSHOTS)
+    with opened(scene, 2) as repository, repository.running(None):
+        assert repository.relies(blob(repository, DROPPED))
+        pruned(scene)
+        pruned(scene, hours=4)
+        with pytest.raises(Overtaken):
+            store(repository, DROPPED, hours=2)
+        with pytest.raises(Overtaken):  # and nothing else: what it took to be stored may be gone
+            store(repository, KEPT, hours=3)
+    assert count(scene, names.SNAPSHOTS) == before
+    with opened(scene, 2) as repository:
+        store(repository, DROPPED, hours=2)
+    assert is_there(scene, DROPPED)
+
+
+def test_a_machine_that_stood_still_while_nothing_was_removed_goes_on(scene: Scene) -> None:
+    garbage(scene, DROPPED)
+    with opened(scene, 2) as repository, repository.running(None):
+        assert repository.relies(blob(repository, DROPPED))
+        scene.world.wait(100)
+        store(repository, DROPPED, hours=2)
+    assert is_there(scene, DROPPED)
+
+
+def test_a_snapshot_that_was_stored_too_late_is_taken_back(scene: Scene) -> None:
+    garbage(scene, DROPPED)
+    with opened(scene, 2) as repository, repository.running(None):
+        assert repository.relies(blob(repository, DROPPED))
+        pruned(scene)
+        view = repository.storage
+        plain = view.put
+
+        def slow(name: str, data: object) -> None:
+            if name.startswith(names.SNAPSHOTS):
+                pruned(scene, hours=4)
+            plain(name, data)  # type: ignore[arg-type]
+
+        view.put = slow  # type: ignore[method-assign]
+        with pytest.raises(Overtaken):
+            store(repository, DROPPED, hours=2)
+    assert count(scene, names.SNAPSHOTS) == 1
+
+
+def test_who_may_not_take_it_back_says_so(scene: Scene) -> None:
+    garbage(scene, DROPPED)
+    with opened(scene, 2) as repository, repository.running(None):
+        assert repository.relies(blob(repository, DROPPED))
+        view = repository.storage
+        plain = view.put
+
+        def slow(name: str, data: object) -> None:
+            if name.startswith(names.SNAPSHOTS):
+                pruned(scene)
+                pruned(scene, hours=4)
+            plain(name, data)  # type: ignore[arg-type]
+
+        def denied(name: str) -> None:
+            raise StorageDenied("the service does not permit this", subject=name)
+
+        view.put, view.delete = slow, denied  # type: ignore[method-assign]
+        with pytest.raises(Overtaken) as raised:
+            store(repository, DROPPED, hours=2)
+    assert "should be removed" in raised.value.__notes__[0]
+
+
+def test_as_long_as_its_parent_is_there_a_run_need_answer_for_nothing_it_takes_over(scene: Scene) -> None:
+    garbage(scene, DROPPED)
+    with opened(scene, 2) as repository:
+        parent = store(repository, ATTACHED, hours=2)
+        with repository.running(parent):
+            repository.relies(blob(repository, KEPT))
+            pruned(scene)
+            scene.world.wait(0.5)
+            repository.relies(blob(repository, KEPT))
+            assert count(scene, names.NEEDS) == 0
+
+
+def test_when_its_parent_is_forgotten_a_run_answers_every_mark(scene: Scene) -> None:
+    garbage(scene)
+    with opened(scene, 2) as repository:
+        parent = store(repository, ATTACHED, hours=2)
+        records = repository.snapshot(parent).mailboxes
+        with repository.running(parent):
+            repository.relies(blob(repository, KEPT))
+            with opened(scene, 1) as other:
+                other.remove_snapshot(parent)
+            pruned(scene)
+            for _ in range(8):
+                scene.world.wait(0.5)
+                repository.relies(blob(repository, KEPT))
+            pruned(scene)
+            repository.put_snapshot(archive.snapshot(records, time=archive.NOON + 9 * HOUR))
+    assert is_there(scene, ATTACHED)
+
+
+def test_a_run_whose_parent_went_before_it_began_to_store_ends(scene: Scene) -> None:
+    garbage(scene)
+    with opened(scene, 2) as repository:
+        parent = store(repository, ATTACHED, hours=2)
+        records = repository.snapshot(parent).mailboxes
+    with opened(scene, 2) as repository, repository.running(parent):
+        with opened(scene, 1) as other:
+            other.remove_snapshot(parent)
+        pruned(scene)
+        with pytest.raises(Overtaken):
+            repository.put_snapshot(archive.snapshot(records, time=archive.NOON + 9 * HOUR))
+
+
+def test_a_recipe_whose_parts_are_gone_is_not_relied_on(scene: Scene) -> None:
+    """It stays in its block, for a neighbour is needed; what it is joined from goes."""
+    with opened(scene) as repository:
+        mails = MessageStore(repository)
+        for mail in (KEPT, ATTACHED):
+            mails.store(mail)
+        repository.flush()
+        store(repository, KEPT)
+    with opened(scene) as repository:
+        assert repository.relies(blob(repository, ATTACHED))
+    pruned(scene)
+    assert pruned(scene, hours=4).removed > 0
+    for role in (Role.READER, Role.WRITER):
+        with opened(scene, role=role) as repository:
+            assert repository.has(blob(repository, ATTACHED))
+            assert not repository.has(blob(repository, FILE))
+            assert not repository.relies(blob(repository, ATTACHED))
+            assert not MessageStore(repository).is_whole(blob(repository, ATTACHED))
+    with opened(scene, 2) as repository:
+        MessageStore(repository).store(ATTACHED)
+        repository.flush()
+        assert repository.relies(blob(repository, ATTACHED))
+        assert whole(MessageStore(repository).load(blob(repository, ATTACHED))) == ATTACHED
+
+
+@pytest.mark.parametrize("days", [-400, 400])
+def test_a_machine_whose_clock_is_wrong_by_a_year_removes_nothing_too_early(scene: Scene, days: int) -> None:
+    garbage(scene, DROPPED)
+    skew = timedelta(days=days)
+    pruned(scene)
+    assert pruned(scene, now=skew).removed == 0
+    assert pruned(scene, hours=1, now=skew).removed == 0
+    assert is_there(scene, DROPPED) is False  # it is marked, and there
+    pruned(scene, hours=3, now=skew)
+    pruned(scene, hours=4)
+    assert (pruned(scene, hours=4).removed, count(scene, names.MARKS)) == (0, 0)
+
+
+def test_an_index_that_somebody_else_wrote_meanwhile_keeps_what_it_tells_of(scene: Scene) -> None:
+    """Whoever writes relies on what an index tells, so packs go after it."""
+    garbage(scene, DROPPED)
+    with opened(scene, 2) as other:
+        pruned(scene)
+        old = [name for name in marks.objects(marks.read(View(scene.storage))) if name.startswith(names.INDEX)]
+        entries = [entry for name in old for entry in _entries(other, name)]
+        other.add_index(entries)  # as a prune that began before the mark was made
+    report = pruned(scene, hours=4)
+    assert _missing(scene) == [], "no index tells of a pack that is gone"
+    assert report.waiting > 0
+    for _ in range(3):
+        pruned(scene, hours=4)
+    assert (count(scene, names.MARKS), _missing(scene)) == (0, [])
+    assert is_there(scene, DROPPED) is False
+
+
+def _entries(repository: Repository, name: str):  # type: ignore[no-untyped-def]
+    from backupd.repository import index
+
+    return index.unseal(repository.storage.get(name), repository.secrets, name)
+
+
+def _missing(scene: Scene) -> list[str]:
+    """Packs that an index object tells of and that are not there."""
+    with opened(scene) as repository:
+        told = {names.pack(pack.hex()) for pack in repository.index.packs()}
+    return sorted(told - scene.storage.objects.keys())
+
+
+def test_needs_that_name_no_mark_are_cleared_away_and_forged_ones_do_no_harm(scene: Scene) -> None:
+    garbage(scene, DROPPED)
+    view = View(scene.storage)
+    needs.put(view, "marks/20260101T000000000Z-00000000", ["packs/aa"], scene.world.time())
+    scene.storage.put("needs/20260101T000000000Z-00000000", [b"{}"])
+    scene.storage.stored["needs/20260101T000000000Z-00000000"] = 0.0
+    pruned(scene)
+    pruned(scene, hours=4)
+    assert is_there(scene, KEPT)
+    assert [name for name in scene.storage.objects if name.startswith(names.NEEDS)] == [
+        "needs/20260101T000000000Z-00000000"
+    ]
+
+
+def test_a_message_that_the_state_knows_under_an_id_is_read_again_when_it_is_gone(scene: Scene) -> None:
+    account = scene.common  # which has EMAILIDs
+    account.create(b"Other")
+    account.append(b"INBOX", ATTACHED, KEPT)
+    scene.back_up(0, View(scene.storage), common=True)
+    stored = account.boxes[b"INBOX"].messages.pop(1)
+    account._tick(b"INBOX")
+    scene.back_up(0, View(scene.storage), common=True)
+    scene.forget(1, View(scene.storage), Rules(keep_last=1))
+    pruned(scene)
+    pruned(scene, hours=4)
+    account._place(b"Other", stored)  # back again, under the EMAILID that it had
+    scene.back_up(0, View(scene.storage), common=True)
+    scene.check()
+    assert is_there(scene, ATTACHED)
+
+
+# -- copies ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_prune_of_the_copy_is_about_to_remove_is_asked_for_before_snapshots_come_that_need_it(
+    scene: Scene,
+) -> None:
+    with opened(scene) as repository:
+        store(repository, KEPT)
+        store(repository, DROPPED, hours=1)
+    scene.copy(0, View(scene.storage), View(scene.second))
+    with Repository(View(scene.second), scene.secrets, sizes=SIZES) as there:
+        there.remove_snapshot(there.refs()[-1])
+        prune(there, now=scene.world.time(), grace=3 * HOUR, fewest=2, max_unused=0, sizes=SIZES)
+    report = scene.copy(0, View(scene.storage), View(scene.second))
+    assert report
+    assert (report.waiting, len(needs.read(View(scene.second)))) == (1, 1)
+    scene.world.wait(0.5)
+    report = scene.copy(0, View(scene.storage), View(scene.second))
+    assert report
+    assert report.waiting == 1
+    scene.world.wait(0.6)
+    report = scene.copy(0, View(scene.storage), View(scene.second))
+    assert report
+    assert report.waiting == 0
+    scene.world.wait(4)
+    with Repository(View(scene.second), scene.secrets, sizes=SIZES) as there:
+        prune(there, now=scene.world.time(), grace=3 * HOUR, fewest=2, max_unused=0, sizes=SIZES)
+    scene.check()
+
+
+def test_a_copy_that_stood_still_looks_once_more(scene: Scene) -> None:
+    with opened(scene) as repository:
+        store(repository, KEPT)
+        store(repository, DROPPED, hours=1)
+    scene.copy(0, View(scene.storage), View(scene.second))
+    with Repository(View(scene.second), scene.secrets, sizes=SIZES) as there:
+        there.remove_snapshot(there.refs()[-1])
+
+    def prune_the_copy() -> None:
+        for hours in (0, 4):
+            scene.world.wait(hours)
+            scene.prune(2, View(scene.second))
+
+    second = View(scene.second)
+    plain = second.put
+
+    def slow(name: str, data: object) -> None:
+        if name.startswith(names.SNAPSHOTS):
+            second.put = plain  # type: ignore[method-assign]
+            prune_the_copy()
+        plain(name, data)  # type: ignore[arg-type]
+
+    second.put = slow  # type: ignore[method-assign]
+    scene.copy(0, View(scene.storage), second)
+    scene.check()
+
+
+def test_what_was_removed_from_the_copy_while_it_was_made_is_copied_again(scene: Scene) -> None:
+    with opened(scene) as repository:
+        store(repository, KEPT)
+        store(repository, DROPPED, hours=1)
+    scene.copy(0, View(scene.storage), View(scene.second))
+    with Repository(View(scene.second), scene.secrets, sizes=SIZES) as there:
+        there.remove_snapshot(there.refs()[-1])
+
+    scene.prune(2, View(scene.second))
+    scene.world.wait(4)
+    with opened(scene) as repository:
+        store(repository, ATTACHED, hours=2)
+
+    def prune_the_copy() -> None:
+        scene.prune(2, View(scene.second))
+
+    # After it has listed what there is.
+    scene.copy(0, View(scene.storage, {7: ([prune_the_copy], False)}), View(scene.second))
+    scene.check()
+    with Repository(View(scene.second), scene.secrets, sizes=SIZES) as there:
+        assert len(there.refs()) == 3
