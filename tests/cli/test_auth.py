@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -203,11 +203,12 @@ def stalling(port: int, event: threading.Event) -> Iterator[int]:
     sockets: list[socket.socket] = []
 
     def pump(source: socket.socket, sink: socket.socket) -> None:
-        while data := source.recv(65536):
-            if b"AUTHENTICATE" in data:
-                event.set()
-                return
-            sink.sendall(data)
+        with suppress(OSError):  # one side has gone, or the relay is at its end
+            while data := source.recv(65536):
+                if b"AUTHENTICATE" in data:
+                    event.set()
+                    return
+                sink.sendall(data)
 
     def serve() -> None:
         while True:
