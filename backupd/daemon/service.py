@@ -21,7 +21,7 @@ from backupd.daemon.notifying import Notifying
 from backupd.daemon.pulse import Pulse
 from backupd.daemon.supervisor import Supervisor
 from backupd.daemon.worries import worries
-from backupd.errors import BackupdError, StorageUnavailable, Transient
+from backupd.errors import BackupdError, StorageUnavailable, Transient, UsageError
 from backupd.operations.notices.notifier import Notifier
 from backupd.operations.notices.weekly import Week
 from backupd.operations.opening import open_state
@@ -91,13 +91,14 @@ class Service:
             ):
                 self._health = health
                 self._told = told = Notifying(notifier, self._in_force, self._last_good)
-                self._engine = engine = self._open(config, health, told)
+                self._engine = engine = self._open(config, health, told, notifier)
                 if engine is None:
+                    self._ended.set()
                     return 0
                 engine.start()
                 health.works(engine)
                 told.running()
-                log.info("running", accounts=len(config.accounts), repository=config.repository.url)
+                log.info("running", accounts=len(engine.config.accounts), repository=engine.config.repository.url)
                 self._supervisor.ready(engine.summary())
                 with self._supervisor.feeding(self.pulse):
                     try:
@@ -134,7 +135,7 @@ class Service:
     def _asked(self, config: Config) -> Health:
         return Health(config, self, alive=self.pulse.healthy)
 
-    def _open(self, config: Config, health: Health, told: Notifying) -> Engine | None:
+    def _open(self, config: Config, health: Health, told: Notifying, notifier: Notifier) -> Engine | None:
         """The engine, however long the repository cannot be reached; None when told to end meanwhile."""
         tries = 0
         while True:
@@ -156,10 +157,42 @@ class Service:
             until = time.monotonic() + pause
             while (left := until - time.monotonic()) > 0:
                 try:
-                    if self._commands.get(timeout=left) == "stop":
-                        return None
+                    command = self._commands.get(timeout=left)
                 except queue.Empty:
                     break
+                if command == "stop":
+                    return None
+                if command == "trigger":
+                    break
+                config, why = self._reread(config, health, told, notifier)
+                if isinstance(command, _Reload):
+                    command.reply.put(why)
+                if why is None:
+                    break
+
+    def _reread(
+        self, before: Config, health: Health, told: Notifying, notifier: Notifier
+    ) -> tuple[Config, str | None]:
+        """The configuration, read again before anything runs by it; if it is wrong, the one before, and why."""
+        try:
+            config = self._load()
+            if config.state_dir != before.state_dir:
+                raise UsageError(
+                    "state_dir cannot change while the daemon runs", remedy="restart it: systemctl restart backupd"
+                )
+            health.follow(config)
+        except BackupdError as error:
+            return before, self._refused(error, told)
+        self._config = config
+        notifier.reconfigure(config)
+        logs.set_up(config.log.format, config.log.level)
+        log.info("configuration reloaded", accounts=len(config.accounts), repository=config.repository.url)
+        return config, None
+
+    def _refused(self, error: BackupdError, told: Notifying) -> str:
+        log.error("the configuration was not reloaded; the one before stays", why=str(error))
+        told.reload_refused(error)
+        return str(error)
 
     def _loop(self, engine: Engine, notifier: Notifier, told: Notifying) -> None:
         duties = [
@@ -213,9 +246,7 @@ class Service:
             notifier.reconfigure(config)
             told.running()
         except BackupdError as error:
-            log.error("the configuration was not reloaded; the one before stays", why=str(error))
-            told.reload_refused(error)
-            return str(error)
+            return self._refused(error, told)
         finally:
             self._supervisor.ready(engine.summary())
         return None
@@ -229,8 +260,6 @@ class Service:
 
     def reload(self) -> str | None:
         """Have the main loop read the configuration again; None, or why the old one stays."""
-        if self._engine is None:
-            return "not running yet"
         asked = _Reload(queue.SimpleQueue())
         self._commands.put(asked)
         until = time.monotonic() + REPLY_SECONDS

@@ -230,6 +230,36 @@ def test_health_is_told_while_the_repository_cannot_be_reached(place: Place, ali
     assert daemon.end() == 0
 
 
+def test_what_was_wrong_of_the_repository_is_mended_by_a_reload(place: Place, alice: Account) -> None:
+    configure(place, {"alice": alice}, schedule=NEXT_YEAR)
+    right = place.config.read_bytes()
+    (closed,) = free_ports(1)
+    change(
+        place,
+        lambda document: document.update(
+            repository={
+                "url": "s3://bucket/mail",
+                "passphrase": "correct horse battery",
+                "s3": {
+                    "endpoint_url": f"http://127.0.0.1:{closed}", "region": "us-east-1", "retry_for": "1s",
+                    "access_key_id": "id", "secret_access_key": "key",
+                },
+            },
+        ),
+    )  # fmt: skip
+    daemon = Daemon(place)
+    daemon.says("the repository cannot be reached")
+    wrong = place.config.read_bytes()
+    place.config.write_bytes(wrong[:100])
+    kill(daemon.process, signal.SIGHUP)
+    daemon.says("was not reloaded")
+    place.config.write_bytes(right)
+    Control(place.state).reload()
+    daemon.says("configuration reloaded")
+    daemon.says("running", f"repository={place.repository}")
+    assert daemon.end() == 0
+
+
 def test_reload_moves_the_health_port_and_refuses_what_cannot_be(running_one: Running) -> None:
     place, daemon, _ = running_one
     (port,) = free_ports(1)
