@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 NEVER = "never"
 LOCKS_SCHEDULE = "every 6 hours"
+SILENT_SECONDS = 6 * 3600.0
+"""What tells how it gets on may still list millions of objects, or read a large index, without a word."""
 
 
 class Tasks:
@@ -77,7 +79,7 @@ class Tasks:
     @contextmanager
     def _watched(self, job: str) -> Iterator[Observer]:
         """An observer by whose events a job is known to get on."""
-        with self._pulse.job(job) as beat:
+        with self._pulse.job(job, SILENT_SECONDS) as beat:
             yield lambda event: beat()
 
     def _forget(self, stop: threading.Event) -> str:

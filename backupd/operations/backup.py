@@ -135,8 +135,13 @@ def recorded(
     account: str,
     state: State,
     clock: Callable[[], datetime],
+    *,
+    imported: bool = False,
 ) -> BackupReport:
-    """Run this alone on the account, and record what came of it. Raises Busy, and what the run raises."""
+    """Run this alone on the account, and record what came of it. Raises Busy, and what the run raises.
+
+    imported: the mail is not the server's, so that the account is no fresher for it.
+    """
     with state.account_lock(account):
         started = clock()
         history = History(repository, account, started, clock)
@@ -162,7 +167,7 @@ def recorded(
             except BackupdError as second:
                 error.add_note(f"and the run could not be recorded: {second}")
             raise
-        outcome = "stored" if report.snapshot else "unchanged"
+        outcome = "imported" if imported else "stored" if report.snapshot else "unchanged"
         run_was = Run(account, report.started, report.ended, outcome, history.newest, "", len(report.problems))
         standing.record(state, repository, history, run_was, report)
         return report

@@ -29,6 +29,7 @@ from backupd.operations.mend import mend
 from backupd.operations.messages import MessageStore
 from backupd.operations.state import State
 from backupd.repository.repository import Repository
+from backupd.repository.snapshots import IMPORT
 from backupd.sources.base import Identity
 from backupd.sources.local.base import LocalMessage, LocalProblem, LocalStore
 
@@ -66,7 +67,7 @@ def import_mail(
         ours = stop or threading.Event()
         return _Import(repository, store, account, history, state, into, observer, ours, checkpoint_seconds).run()
 
-    return recorded(run, repository, account, state, clock)
+    return recorded(run, repository, account, state, clock, imported=True)
 
 
 def plan_import(repository: Repository, store: LocalStore, account: str, *, into: str = "") -> list[ImportPlan]:
@@ -135,7 +136,7 @@ class _Import:
         self._state, self._into, self._observer, self._stop = state, into, observer, stop
         self._checkpoint_seconds = checkpoint_seconds
         self._store = MessageStore(repository)
-        self._identity = Identity(kind="import", host="", port=0, server=store.kind)
+        self._identity = Identity(kind=IMPORT, host="", port=0, server=store.kind)
         self._problems: list[Problem] = []
         self._notes: list[str] = []
         self._covered: set[int] = set()

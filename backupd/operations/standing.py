@@ -18,7 +18,7 @@ from backupd.operations.history import History
 from backupd.operations.state import Run, State
 from backupd.repository import holds
 from backupd.repository.repository import Repository
-from backupd.repository.snapshots import Loss, Snapshot, SnapshotRef
+from backupd.repository.snapshots import IMPORT, Loss, Snapshot, SnapshotRef
 
 LOOKED_AT = 100
 """Newest snapshots of an account that are searched for sudden losses."""
@@ -30,8 +30,9 @@ class Standing(msgspec.Struct, frozen=True, omit_defaults=True):
 
     repository: its id; what was learnt of another one counts for nothing.
     snapshot, time: the newest snapshot and when it began; complete, checkpoint, messages, octets, problems: of it.
-    proved: when the account was last known to be backed up, by a snapshot or by a run that found nothing changed;
-    whole: the same, with nothing left out. losses: sudden losses whose pinned snapshot was there when this was learnt.
+    proved: when the account was last known to be backed up from its server, by a snapshot or by a run that found
+    nothing changed (mail that was imported tells nothing of the server); whole: the same, with nothing left out.
+    losses: sudden losses whose pinned snapshot was there when this was learnt.
     """
 
     repository: str
@@ -116,13 +117,14 @@ def read(
         except (Damaged, ObjectMissing):
             damaged.append(ref)
             continue
-        if found[-1][1].complete and not thorough:
+        if found[-1][1].complete and found[-1][1].origin.kind != IMPORT and not thorough:
             break
     runs = state.runs(account, LOOKED_AT) if state else []
     newest = found[0] if found else None
     there = {ref.id for ref in refs}
     # A run whose snapshot is gone, or is in another repository, proves nothing any more.
     good = [run for run in runs if run.outcome in ("stored", "unchanged") and run.snapshot in there]
+    of_server = [snapshot for _, snapshot in found if snapshot.origin.kind != IMPORT]
     return (
         Standing(
             repository=repository.secrets.repository.hex(),
@@ -134,11 +136,11 @@ def read(
             octets=newest[1].octets if newest else 0,
             problems=len(newest[1].problems) if newest else 0,
             proved=_latest(
-                [snapshot.started for _, snapshot in found if not snapshot.checkpoint][:1],
+                [snapshot.started for snapshot in of_server if not snapshot.checkpoint][:1],
                 [run.started for run in good][:1],
             ),
             whole=_latest(
-                [snapshot.started for _, snapshot in found if snapshot.complete][:1],
+                [snapshot.started for snapshot in of_server if snapshot.complete][:1],
                 [run.started for run in good if not run.problems][:1],
             ),
             losses=[
@@ -172,6 +174,7 @@ def record(
 def before(repository: Repository, history: History) -> Standing:
     """How an account stood before a run, as far as the run has read of it."""
     parent, baseline = history.parent, history.baseline[1] if history.baseline else None
+    of_server = baseline if baseline and baseline.origin.kind != IMPORT else None
     unknown = Standing(repository.secrets.repository.hex())
     if parent is None:
         return unknown
@@ -184,8 +187,8 @@ def before(repository: Repository, history: History) -> Standing:
         messages=parent.messages,
         octets=parent.octets,
         problems=len(parent.problems),
-        proved=baseline.started if baseline else None,
-        whole=baseline.started if baseline and baseline.complete else None,
+        proved=of_server.started if of_server else None,
+        whole=of_server.started if of_server and of_server.complete else None,
         losses=list(dict.fromkeys([*(baseline.losses if baseline else []), *parent.losses])),
     )
 
@@ -201,6 +204,7 @@ def after(known: Standing, run: Run, report: BackupReport | None, there: Collect
         began = {"snapshot": run.snapshot, "time": run.started, "complete": False, "checkpoint": True, "problems": 0}
         return msgspec.structs.replace(known, last_run=run, **(began if left_one else {}))
     losses = [loss for loss in known.losses if loss.pinned in there]
+    imported = run.outcome == "imported"
     return Standing(
         repository=known.repository,
         snapshot=run.snapshot,
@@ -209,8 +213,8 @@ def after(known: Standing, run: Run, report: BackupReport | None, there: Collect
         messages=report.messages,
         octets=report.octets,
         problems=len(report.problems),
-        proved=report.started,
-        whole=report.started if report.complete else known.whole,
+        proved=known.proved if imported else report.started,
+        whole=report.started if report.complete and not imported else known.whole,
         losses=[*losses, *(loss for loss in report.losses if loss not in losses)],
         last_run=run,
     )

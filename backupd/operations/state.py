@@ -26,7 +26,7 @@ from backupd.repository.index_cache import sqlite_error
 from backupd.repository.runs import MessageRow
 from backupd.storage.base import Requests
 
-Outcome = Literal["stored", "unchanged", "failed", "interrupted", "throttled"]
+Outcome = Literal["stored", "unchanged", "imported", "failed", "interrupted", "throttled"]
 """throttled: ended in order before it was done, because the server or a limit wants a pause."""
 
 _SCHEMA = """

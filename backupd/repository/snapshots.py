@@ -44,6 +44,10 @@ class Loss(msgspec.Struct, frozen=True):
     pinned: str
 
 
+IMPORT = "import"
+"""The kind of origin of mail that was read from files; no server has it."""
+
+
 class Origin(msgspec.Struct, frozen=True):
     """Where the mail was read: kind ("imap", "pop3" or "import"), the server's address, what it says of itself and can
     do. Of an import, server is the kind of the store, and where it was."""

@@ -11,6 +11,7 @@ import pytest
 from backupd.errors import Interrupted
 from backupd.operations.backup import BackupReport, backup, pull
 from backupd.operations.import_mail import import_mail, plan_import
+from backupd.operations.standing import kept, read
 from backupd.operations.state import State
 from backupd.repository.repository import Repository
 from backupd.sources.local.base import LocalMessage, LocalProblem
@@ -360,3 +361,24 @@ def test_an_account_that_went_from_imap_to_pop3_keeps_everything_once(bob: Bob) 
 
     assert (report.new, report.recognised) == (1, 3)
     assert bob.mail() == {"INBOX": sorted([*mails(4), *mails(1, first=9)]), "Work": sorted(mails(2, first=5))}
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["state kept", "state lost"])
+def test_an_import_makes_no_account_fresher(bob: Bob, lost: bool) -> None:
+    """What was read from files says nothing of what the server has."""
+
+    def proved() -> str | None:
+        if lost:
+            return read(bob.repository, None, "bob")[0].proved
+        return kept(bob.state)["bob"].proved
+
+    bob.computer.put("INBOX", message("from the computer"))
+    bob.take_in()
+    assert proved() is None
+    bob.pop3.put(message("from the server"))
+    pulled = bob.pull()
+    assert proved() == pulled.started
+    bob.computer.put("INBOX", message("found later"))
+    assert bob.take_in().snapshot
+    assert bob.take_in().snapshot is None
+    assert proved() == pulled.started

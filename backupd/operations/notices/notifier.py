@@ -342,9 +342,10 @@ def policy_of(target: NotifyConfig) -> Policy:
 
 
 def last_outcomes(state: State, config: Config) -> Mapping[str, bool]:
-    """Of each account with a run: whether the last one left nothing out."""
+    """Of each account with a backup: whether the last one left nothing out. Imports tell nothing of the server."""
     found = {}
     for name in config.accounts:
-        for run in state.runs(name, 1):
-            found[name] = run.outcome in ("stored", "unchanged") and not run.problems
+        last = next((run for run in state.runs(name, 20) if run.outcome != "imported"), None)
+        if last is not None:
+            found[name] = last.outcome in ("stored", "unchanged") and not last.problems
     return found
