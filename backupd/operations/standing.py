@@ -178,6 +178,11 @@ def before(repository: Repository, history: History) -> Standing:
     unknown = Standing(repository.secrets.repository.hex())
     if parent is None:
         return unknown
+    accepted = accepted_losses(repository)
+    told = [(history.parent_id, parent)]
+    if history.baseline:
+        told.insert(0, (history.baseline[0].id, history.baseline[1]))
+    losses = [loss for identifier, snapshot in told if identifier not in accepted for loss in snapshot.losses]
     return msgspec.structs.replace(
         unknown,
         snapshot=history.parent_id,
@@ -189,7 +194,7 @@ def before(repository: Repository, history: History) -> Standing:
         problems=len(parent.problems),
         proved=of_server.started if of_server else None,
         whole=of_server.started if of_server and of_server.complete else None,
-        losses=list(dict.fromkeys([*(baseline.losses if baseline else []), *parent.losses])),
+        losses=list(dict.fromkeys(losses)),
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 from backupd.errors import ServerRefused
 from backupd.operations import standing
 from backupd.operations.backup import BackupReport
+from backupd.operations.hold import accept_loss
 from backupd.operations.standing import Standing, kept, learn, read
 from backupd.operations.state import State
 from backupd.repository.repository import Repository, create
@@ -17,6 +18,7 @@ from backupd.repository.snapshots import Loss
 from tests.operations.conftest import CHEAP
 from tests.support import archive
 from tests.support.archive import NOON
+from tests.support.mail import message
 from tests.support.memory_storage import MemoryStorage
 from tests.support.simulated_account import SimulatedAccount
 
@@ -88,6 +90,23 @@ def test_a_loss_is_over_with_the_next_run_when_its_pinned_snapshot_is_gone(
     take()
     assert of_alice(state).losses == [loss]
     repository.remove_snapshot(pinned)
+    take()
+    assert of_alice(state).losses == []
+
+
+def test_where_the_state_was_lost_a_run_does_not_bring_an_accepted_loss_back(
+    take: Backup, account: SimulatedAccount, repository: Repository, state: State
+) -> None:
+    account.create(b"INBOX")
+    account.append(b"INBOX", *(message(f"Message {number}") for number in range(60)))
+    take()
+    account.expunge(b"INBOX", *account.contents()[b"INBOX"])
+    (loss,) = take().losses
+    state.keep("standing", "alice", b"{}")  # lost
+    take()
+    assert of_alice(state).losses == [loss]
+    accept_loss(repository, "alice", reason="we tidied up", now=NOON)
+    state.keep("standing", "alice", b"{}")
     take()
     assert of_alice(state).losses == []
 
