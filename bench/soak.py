@@ -27,6 +27,7 @@ from backupd.storage.local import LocalStorage
 from bench.cutting import CuttingDoor
 from bench.post import Delivered, Postman, Watcher, say
 from bench.troubles import Daemon, Disturbances, Sample
+from bench.watch import EXTRA
 from tests.support.dovecot import Dovecot
 from tests.support.dovecot_account import Account
 from tests.support.reading import contents
@@ -74,7 +75,7 @@ def main(given: list[str] | None = None) -> int:
     """Run it; 1 if anything is missing."""
     wish = arguments(given)
     folder = Path(tempfile.mkdtemp(prefix="soak-", dir=wish.scratch))
-    servers = [Dovecot(), Dovecot()]
+    servers = [Dovecot(extra=EXTRA), Dovecot(extra=EXTRA)]
     doors = [CuttingDoor(lambda server=server: server.ports.imap) for server in servers]  # type: ignore[misc]
     try:
         return _soak(wish, folder, servers, doors)
