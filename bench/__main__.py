@@ -118,6 +118,10 @@ def other_subject(words: list[str]) -> int | None:
         from bench import damage
 
         return damage.main(words[1:])
+    if words[:1] == ["prune"]:
+        from bench import prune
+
+        return prune.main(words[1:])
     if words[:1] == ["soak"]:
         from bench import soak
 

@@ -6,13 +6,21 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 from typing import Literal, NamedTuple
 
-Measure = Literal["wall", "cpu", "peak", "stored", "beside", "wire", "received", "sent", "commands", "turns", "altered"]
+Measure = Literal[
+    "wall", "cpu", "peak", "read", "written", "stored", "beside", "objects", "removed", "left",
+    "wire", "received", "sent", "commands", "turns", "altered",
+]  # fmt: skip
 MEASURES: dict[Measure, str] = {
     "wall": "wall",
     "cpu": "CPU",
     "peak": "peak memory",
+    "read": "bytes read",
+    "written": "bytes written",
     "stored": "bytes stored",
     "beside": "Maildir beside it",
+    "objects": "objects removed",
+    "removed": "bytes removed",
+    "left": "repository after it",
     "wire": "on the wire",
     "received": "received",
     "sent": "sent",
@@ -81,8 +89,13 @@ FORMATS: dict[Measure, Callable[[float], str]] = {
     "wall": seconds,
     "cpu": seconds,
     "peak": octets,
+    "read": octets,
+    "written": octets,
     "stored": octets,
     "beside": octets,
+    "objects": "{:,.0f}".format,
+    "removed": octets,
+    "left": octets,
     "wire": octets,
     "received": octets,
     "sent": octets,

@@ -4,6 +4,8 @@
 - cpu: user and system time of the process and of all its descendants that it waited for (wait4), in seconds.
 - peak: the most resident memory the tree held at once, in bytes. /proc is read every 10 ms; each process's own
   high-water mark (VmHWM) is the least it can be. ru_maxrss will not do: it inherits the size of whoever forked.
+- read, written: octets that it asked the system for, and gave it, of files, pipes and sockets alike, whether the disk
+  had to be asked or not (/proc/PID/io: rchar, wchar); of the process and of descendants that it waited for.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 POLL_SECONDS = 0.01
+_TRANSFER = re.compile(rb"^([rw])char: (\d+)$", re.MULTILINE)
 _MEMORY = re.compile(rb"^Vm(HWM|RSS):\s+(\d+) kB$", re.MULTILINE)
 
 
@@ -40,6 +43,8 @@ class Cost(NamedTuple):
     wall: float
     cpu: float
     peak: int
+    read: int = 0
+    written: int = 0
 
 
 class Failed(RuntimeError):
@@ -53,7 +58,13 @@ def run(commands: Iterable[Command], *, limit: float) -> Cost:
         limit: seconds after which a single command is ended. Raises Failed then, and on any exit code that is not ok.
     """
     costs = [_run(command, limit) for command in commands]
-    return Cost(sum(one.wall for one in costs), sum(one.cpu for one in costs), max(one.peak for one in costs))
+    return Cost(
+        sum(one.wall for one in costs),
+        sum(one.cpu for one in costs),
+        max(one.peak for one in costs),
+        sum(one.read for one in costs),
+        sum(one.written for one in costs),
+    )
 
 
 def _run(command: Command, limit: float) -> Cost:
@@ -73,8 +84,9 @@ def _run(command: Command, limit: float) -> Cost:
         watch = _Watch(process.pid, began + limit)
         watch.start()
         try:
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # its counts go with it
+            wall, (read, written) = time.monotonic() - began, transferred(process.pid)
             _, status, usage = os.wait4(process.pid, 0)
-            wall = time.monotonic() - began
         finally:
             watch.stop()
     process.returncode = code = os.waitstatus_to_exitcode(status)
@@ -83,7 +95,7 @@ def _run(command: Command, limit: float) -> Cost:
     if code not in command.ok:
         raise Failed(f"{' '.join(words)}\nexit code {code}:\n{output.read_text(errors='replace')[-2000:]}")
     output.unlink()
-    return Cost(wall, usage.ru_utime + usage.ru_stime, watch.peak)
+    return Cost(wall, usage.ru_utime + usage.ru_stime, watch.peak, read, written)
 
 
 class _Watch(threading.Thread):
@@ -131,6 +143,16 @@ def memory(pid: int) -> tuple[int, int]:
         return 0, 0
     found = {name: int(kilobytes) * 1024 for name, kilobytes in _MEMORY.findall(status)}
     return found.get(b"RSS", 0), found.get(b"HWM", 0)
+
+
+def transferred(pid: int) -> tuple[int, int]:
+    """Octets that a process has read and written so far; nothing for one of which the system does not say."""
+    try:
+        counts = Path(f"/proc/{pid}/io").read_bytes()
+    except OSError:
+        return 0, 0
+    found = {name: int(octets) for name, octets in _TRANSFER.findall(counts)}
+    return found.get(b"r", 0), found.get(b"w", 0)
 
 
 def stored(folder: Path) -> int:
