@@ -14,11 +14,11 @@ from backupd.operations.audit_packs import interrupted
 from backupd.operations.audit_report import Checked, Coverage, Finding, Level, Severity
 from backupd.operations.audit_rotation import Item
 from backupd.operations.events import Advance, Observer
-from backupd.operations.parallel import in_order
 from backupd.repository import names, slots
 from backupd.repository.keys import Role
 from backupd.repository.snapshots import timestamp
 from backupd.storage.base import ObjectInfo, Storage
+from backupd.storage.parallel import in_order
 
 
 class Objects:

@@ -19,7 +19,6 @@ from backupd.operations.audit_objects import THREADS, Copies, Room
 from backupd.operations.audit_report import Finding, Level, Severity
 from backupd.operations.events import Advance, Observer
 from backupd.operations.messages import MessageStore
-from backupd.operations.parallel import in_order
 from backupd.repository import index, names, recipe
 from backupd.repository.block import Kind
 from backupd.repository.index import BlockEntry, PackEntry
@@ -29,6 +28,7 @@ from backupd.repository.pack_writer import PACK_MAGIC
 from backupd.repository.payload import BlobKind
 from backupd.repository.repository import Repository
 from backupd.storage.base import ObjectInfo
+from backupd.storage.parallel import in_order
 
 
 @dataclass

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import msgspec
 
 from backupd.errors import Damaged, ObjectMissing
-from backupd.operations.parallel import in_order
 from backupd.operations.retention import Candidate
 from backupd.operations.state import State
 from backupd.repository.repository import Repository
 from backupd.repository.snapshots import Loss, Snapshot, SnapshotRef
+from backupd.storage.parallel import in_order
 
 _THREADS = 8
 

@@ -23,6 +23,7 @@ from backupd.operations.state import State
 from backupd.repository import marks, names
 from backupd.repository.repository import Repository
 from backupd.repository.snapshots import SnapshotRef, timestamp
+from backupd.storage.parallel import at_once, in_order
 
 if TYPE_CHECKING:
     from backupd.config import Config
@@ -156,15 +157,20 @@ class _Forgetting:
         self._observer(Plan(self._storage.url, len(going)))
         locked: dict[str, datetime] = {}
         gone: list[str] = []
+
+        def forget_one(ref: SnapshotRef) -> datetime | None:
+            if self._stop.is_set():
+                raise Interrupted("stopped", subject=self._storage.url, remedy="the next call goes on")
+            until = self._locked_until(ref)
+            if until is None and not self._dry_run:
+                self._remove(ref)
+                gone.append(ref.name)
+            return until
+
         try:
-            for ref in going:
-                if self._stop.is_set():
-                    raise Interrupted("stopped", subject=self._storage.url, remedy="the next call goes on")
-                if until := self._locked_until(ref):
+            for ref, until in in_order(forget_one, going, threads=at_once(self._storage)):
+                if until:
                     locked[ref.name] = until
-                elif not self._dry_run:
-                    self._remove(ref)
-                    gone.append(ref.name)
                 self._observer(Advance(self._storage.url, ref.id, 1, 0))
         finally:
             if self._state and gone:

@@ -14,10 +14,10 @@ from datetime import datetime, timedelta
 import msgspec
 
 from backupd.errors import Interrupted, ObjectMissing
-from backupd.operations.parallel import in_order
 from backupd.operations.state import State
 from backupd.repository import marks, names
 from backupd.storage.base import Locks, Storage
+from backupd.storage.parallel import in_order
 
 _THREADS = 8
 _PARTS = 4

@@ -13,7 +13,7 @@ from backupd.errors import Interrupted, ObjectMissing, Overtaken, StorageDenied
 from backupd.operations.events import Advance, Observer, Plan, ignore
 from backupd.operations.prune_report import PruneReport
 from backupd.repository import marks, needs
-from backupd.repository.index import PackEntry
+from backupd.repository.index import MOST_BLOBS, PackEntry
 from backupd.repository.marks import Marked
 from backupd.repository.moving import Mover
 from backupd.repository.pack_writer import PACK_MAGIC, Sizes
@@ -25,6 +25,7 @@ from backupd.repository.repository import Repository
 from backupd.repository.survey import Pack, Survey
 from backupd.repository.sweeping import Sweep, of_packs_and_indexes, sweep
 from backupd.repository.walking import Walked, walk
+from backupd.storage.parallel import at_once, in_order
 
 UNINDEXED: Final = timedelta(days=2)
 """After so long, a pack that no index object tells of is of a run that was killed."""
@@ -32,7 +33,8 @@ UNINDEXED: Final = timedelta(days=2)
 SMALL_INDEX: Final = 256 << 10
 _NEEDS_SECONDS: Final = 600.0
 _DURABLE_OCTETS: Final = 512 << 20
-"""After so much was moved, it is indexed and marked, so that an interruption costs no more."""
+"""After so much was moved, it is indexed and marked, so that an interruption costs no more; or when an index object
+is full, so that no more than one of them is in memory."""
 
 _SHOWN: Final = 5
 
@@ -125,13 +127,19 @@ class PruneRun:
             is_locked=self._is_locked,
         )
         sizes = {each.name: each.size for each in survey.indexes} | {each.object: each.size for each in survey.packs}
-        for name in chain(decided.indexes, decided.packs):
+
+        def remove(name: str) -> bool:
             if self._seconds() - read > _NEEDS_SECONDS:
-                break  # what has been said since then is not known; the next prune goes on
+                return False  # what has been said since then is not known; the next prune goes on
             if not self._dry_run:
                 self._remove(name)
-            self._removed.add(name)
-            self._freed += sizes[name]
+            return True
+
+        for some in (decided.indexes, decided.packs):  # all of these before any of those
+            for name, removed in in_order(remove, some, threads=at_once(self._storage)):
+                if removed:
+                    self._removed.add(name)
+                    self._freed += sizes[name]
         if not self._dry_run:
             self._end(ripe, known, there - self._removed - set(decided.needed), said)
         return decided
@@ -244,7 +252,7 @@ class PruneRun:
         self._observer(Plan(url, len(packs), sum(pack.size for pack in packs)))
         gone: list[Pack] = []
         fresh: list[PackEntry] = []
-        octets = into = first = waiting = 0
+        octets = into = first = waiting = weight = 0
         batches = mover.move(
             packs,
             lambda name, size: self._observer(Advance(url, name, 1, size)),
@@ -254,10 +262,11 @@ class PruneRun:
             gone += batch.gone
             fresh.append(batch.entry)
             into, octets, waiting = into + 1, octets + batch.octets, waiting + batch.octets
-            if waiting >= _DURABLE_OCTETS:
+            weight += batch.entry.weight
+            if waiting >= _DURABLE_OCTETS or weight >= MOST_BLOBS:
                 self._repository.add_index(fresh)
                 marks.put(self._storage, [pack.object for pack in gone[first:]], "moved", self._now)
-                fresh, first, waiting = [], len(gone), 0
+                fresh, first, waiting, weight = [], len(gone), 0, 0
         return _Moved(gone, fresh, octets, into, {pack.object for pack in gone[:first]})
 
     def _rewriting(self, survey: Survey, going: set[int]) -> list[str]:

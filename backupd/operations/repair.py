@@ -27,11 +27,11 @@ from backupd.errors import (
     WrongKey,
 )
 from backupd.operations.events import Advance, Observer, Plan, ignore
-from backupd.operations.parallel import in_order
 from backupd.repository import mending, names, slots
 from backupd.repository.description import described
 from backupd.repository.repository import Repository
 from backupd.storage.base import ObjectInfo, Storage, Version
+from backupd.storage.parallel import in_order
 
 THREADS = 4
 """Each may hold an object: a pack of about 32 MiB."""

@@ -71,6 +71,7 @@ class Mover:
                 yield target.store(self._repository)
                 target = _Target()
             target.take(pack, entry, self._survey.needed_blocks(pack), memoryview(data))
+            del data  # before the next one is read
             moved(pack.object, pack.size)
             if target.size >= self._sizes.pack:
                 yield target.store(self._repository)
@@ -116,7 +117,8 @@ class _Target:
         for number, block in enumerate(entry.blocks):
             last = first + block.blobs
             if number in wanted:
-                self._pieces.append(data[block.offset : block.offset + block.length])
+                # A copy: a part of it would keep all of the pack in memory, of which perhaps little is needed.
+                self._pieces.append(bytes(data[block.offset : block.offset + block.length]))
                 self._blocks.append(
                     BlockEntry(self.size, block.length, block.kind, block.plain_length, block.blobs)
                 )

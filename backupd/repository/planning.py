@@ -67,7 +67,8 @@ def plan(packs: Iterable[PackUse], limits: Limits) -> Plan:
                 break
             left -= pack.needed
             small.append(pack)
-    staying = [pack for pack in used if pack not in set(small)]
+    joined = set(small)
+    staying = [pack for pack in used if pack not in joined]
     unused = sum(pack.unused for pack in staying)
     most = (
         limits.max_unused

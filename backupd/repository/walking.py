@@ -22,6 +22,7 @@ from backupd.repository.repository import Repository
 from backupd.repository.segments import Segment
 from backupd.repository.snapshots import Snapshot, SnapshotRef
 from backupd.repository.survey import Survey
+from backupd.storage.parallel import at_once, in_order
 
 _SNAPSHOTS_AT_ONCE: Final = 32
 _TASKS_AT_ONCE: Final = 16
@@ -92,14 +93,18 @@ class _Walk:
             raise Interrupted("stopped", subject=self._repository.storage.url, remedy="the next prune goes on")
 
     def _read(self, refs: Iterable[SnapshotRef]) -> Iterator[tuple[SnapshotRef, Snapshot]]:
-        for ref in refs:
+        for ref, found in in_order(self._snapshot, refs, threads=at_once(self._repository.storage)):
             self._go_on()
-            try:
-                yield ref, self._repository.snapshot(ref)
-            except ObjectMissing:  # forgotten since it was listed
-                continue
-            except Damaged:
+            if isinstance(found, Snapshot):
+                yield ref, found
+            elif isinstance(found, Damaged):
                 self._unreadable.append(ref.id)
+
+    def _snapshot(self, ref: SnapshotRef) -> Snapshot | Damaged | ObjectMissing:
+        try:
+            return self._repository.snapshot(ref)
+        except (Damaged, ObjectMissing) as error:  # the latter is forgotten since it was listed
+            return error
 
     def _tasks(self, ref: SnapshotRef, snapshot: Snapshot) -> Iterator[_Task]:
         for record in snapshot.mailboxes:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Final, TypeVar
+
+from backupd.storage.base import Storage
+
+_REQUESTS: Final = 8
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -14,8 +18,12 @@ R = TypeVar("R")
 def in_order(work: Callable[[T], R], things: Iterable[T], *, threads: int) -> Iterator[tuple[T, R]]:
     """Each thing with what came of it, in the order of the things, which are taken as threads become free.
 
-    What the work raises is raised here, and no more of it is begun. So it is when the caller goes on no further.
+    What the work raises is raised here, and no more of it is begun. So it is when the caller goes on no further. With
+    one thread the caller does it.
     """
+    if threads == 1:
+        yield from ((thing, work(thing)) for thing in things)
+        return
     under_way: deque[tuple[T, Future[R]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
@@ -30,3 +38,8 @@ def in_order(work: Callable[[T], R], things: Iterable[T], *, threads: int) -> It
         finally:
             for _, future in under_way:
                 future.cancel()
+
+
+def at_once(storage: Storage) -> int:
+    """How many requests to make at a time: one where they take no round trip."""
+    return 1 if storage.requests is None else _REQUESTS
