@@ -125,7 +125,7 @@ class AsFiles:
     def make(self, account: Changing) -> None:
         self._environment = self._set_up()
         for time in history(account):
-            _change(self._mail, account)
+            change(self._mail, account)
             quietly(self._save(time), self._mail, self._environment)
         shutil.rmtree(self._mail)
 
@@ -220,7 +220,7 @@ class WithBorg(AsFiles):
         return ["borg", "check"]
 
 
-def _change(mail: Path, account: Changing) -> None:
+def change(mail: Path, account: Changing) -> None:
     """Bring the folders up to date with the account."""
     for name, change in account.changes.items():
         place = mail / name / "cur"
