@@ -197,7 +197,6 @@ class PruneRun:
         rewriting = self._rewriting(survey, going)
         if not self._dry_run:
             self._store(survey, done, superfluous, going, rewriting)
-        staying = [pack for pack in survey.packs if _is_used(survey, pack) and pack.number not in going]
         return PruneReport(
             repository=self._storage.url,
             dry_run=self._dry_run,
@@ -219,7 +218,7 @@ class PruneRun:
             locked_until=self._locked_until,
             needed=swept.needed,
             unused=decided.unused,
-            beside=sum(survey.beside(pack) for pack in staying),
+            beside=sum(survey.beside(pack) for pack in survey.packs if _is_used(survey, pack)),
             over=decided.over,
             damaged=sorted(mover.damaged),
             hindrances=hindrances,
