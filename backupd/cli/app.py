@@ -36,7 +36,7 @@ COMMANDS = (
     ("copy", _BACK_UP, "Make the configured copies equal to the repository; needs no key."),
     ("forget", _CARE, "Remove snapshots that no rule of retention, no hold and no pin keeps."),
     ("hold", _CARE, "Keep snapshots from being forgotten; accept a sudden loss."),
-    ("prune", _CARE, "Merge small packs, and remove what is superfluous."),
+    ("prune", _CARE, "Free what no snapshot needs, and make few large objects of many small ones."),
     ("audit", _CARE, "Prove that what is stored can be restored; for people, cron and monitors."),
     ("repair", _CARE, "Put good objects in the place of damaged and missing ones, from copies or versions."),
     ("demo", _BACK_UP, "Show the whole cycle on a mailbox of its own; needs no configuration."),

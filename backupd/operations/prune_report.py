@@ -19,8 +19,8 @@ class PruneReport(msgspec.Struct, frozen=True):
     a lock keeps until `locked_until`. needed: objects that had been marked and are needed.
 
     unused: octets of blocks that nobody needs, in packs that stay. beside: octets, before compression, of blobs that
-    nobody needs in blocks that stay, or were moved. over: unused is more than was allowed, since no more may be moved. damaged: packs
-    that are not what their names say. hindrances: why not all was removed that no snapshot needs.
+    nobody needs in blocks that stay, or were moved. over: unused is more than was allowed, since no more may be moved.
+    damaged: packs that are not what their names say. hindrances: why not all was removed that no snapshot needs.
     """
 
     repository: str
