@@ -29,13 +29,17 @@ QUICK = ((6_000, 30), (2_000, 10))
 Say = Callable[[str], None]
 
 
-def measure(keeper: Keeper, history: History, say: Say) -> Iterator[Sample]:
-    """Make the repository, and measure all works."""
+def make(keeper: Keeper, history: History, say: Say) -> None:
+    """Make the repository. It takes most of the time, and is not measured."""
     began = time.monotonic()
     keeper.make(Changing(history.messages, history.snapshots))
-    seconds = time.monotonic() - began
+    octets = sum(files(keeper.repository).values())
+    say(f"{history.name}: {keeper.name}: made in {time.monotonic() - began:.0f} s, {octets / 1e6:,.0f} MB")
+
+
+def measure(keeper: Keeper, history: History, say: Say) -> Iterator[Sample]:
+    """All works, on a repository that was made."""
     before = files(keeper.repository)
-    say(f"{history.name}: {keeper.name}: made in {seconds:.0f} s, {sum(before.values()) / 1e6:,.0f} MB")
     yield Sample(history.name, "all snapshots", keeper.name, "left", sum(before.values()))
     for work, commands in keeper.works(history.keep):
         before = files(keeper.repository)
@@ -73,6 +77,8 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--forget", type=int, default=90, help="per cent of the snapshots (default: 90)")
     parser.add_argument("--only", choices=("alone", "beside"), help="one of both; writes nothing down")
     parser.add_argument("--json", type=Path, help="write all samples to this file, and nothing else")
+    parser.add_argument("--make", type=Path, metavar="FOLDER", help="only make the repositories, in this new folder")
+    parser.add_argument("--made", type=Path, metavar="FOLDER", help="measure those, and remove them")
     parser.add_argument("--scratch", type=Path, help="where to work (default: a temporary folder); needs about 10 GB")
     return parser.parse_args(words)
 
@@ -103,21 +109,34 @@ def main(words: Sequence[str]) -> int:
     load, began, clock = os.getloadavg()[0], datetime.now(UTC), time.monotonic()
     alone, beside = histories(wish)
     samples: list[Sample] = []
-    scratch = Path(tempfile.mkdtemp(prefix="bench-prune-", dir=wish.scratch))
-    tasks: list[tuple[History, Callable[[Path], Keeper]]] = [(alone, lambda folder: Own(own, folder))]
-    tasks += [(beside, make) for make in (lambda folder: Own(own, folder), WithRestic, WithBorg)]
+    given: Path | None = wish.make or wish.made
+    scratch = given or Path(tempfile.mkdtemp(prefix="bench-prune-", dir=wish.scratch))
+    tasks: list[tuple[str, History, Callable[[Path], Keeper]]] = [
+        ("alone", alone, lambda folder: Own(own, folder)),
+        ("beside", beside, lambda folder: Own(own, folder)),
+        ("beside-restic", beside, WithRestic),
+        ("beside-borg", beside, WithBorg),
+    ]
     try:
-        for history, make in tasks:
-            if wish.only in (None, "alone" if history is alone else "beside"):
-                folder = scratch / f"{len(samples)}"
-                folder.mkdir()
-                samples += measure(make(folder), history, say)
+        for name, history, keeper_of in tasks:
+            if wish.only not in (None, name.partition("-")[0]):
+                continue
+            folder = scratch / name
+            keeper = keeper_of(folder)
+            if not wish.made:
+                folder.mkdir(parents=True)
+                make(keeper, history, say)
+            if not wish.make:
+                samples += measure(keeper, history, say)
                 shutil.rmtree(folder)
     except Failed as problem:
         say(f"error: {problem}")
         return 1
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        if not given:
+            shutil.rmtree(scratch, ignore_errors=True)
+    if wish.make:
+        return 0
     versions = {name: version(path) for name, path in programs.items() if path}
     measured = Measured(began, (time.monotonic() - clock) / 60, load, versions, [alone, beside], samples)
     print(text(measured))

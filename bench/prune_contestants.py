@@ -121,9 +121,11 @@ class AsFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.repository, self._mail = folder / "repository", folder / "mail"
+        self._environment = self._environment_of(folder)
 
     def make(self, account: Changing) -> None:
-        self._environment = self._set_up()
+        secret(self._folder / "passphrase", PASSPHRASE)
+        quietly(self._init(), self._folder, self._environment)
         for time in history(account):
             change(self._mail, account)
             quietly(self._save(time), self._mail, self._environment)
@@ -143,7 +145,10 @@ class AsFiles:
     def _command(self, words: Sequence[str]) -> Command:
         return Command(words, self._folder, self._environment)
 
-    def _set_up(self) -> dict[str, str]:
+    def _environment_of(self, folder: Path) -> dict[str, str]:
+        raise NotImplementedError
+
+    def _init(self) -> Sequence[str]:
         raise NotImplementedError
 
     def _save(self, time: datetime) -> Sequence[str]:
@@ -166,14 +171,15 @@ class WithRestic(AsFiles):
     name = "restic"
     kept = ("cache",)
 
-    def _set_up(self) -> dict[str, str]:
-        environment = {
-            "RESTIC_REPOSITORY": str(self.repository),
-            "RESTIC_PASSWORD_FILE": str(secret(self._folder / "passphrase", PASSPHRASE)),
-            "RESTIC_CACHE_DIR": str(self._folder / "cache"),
+    def _environment_of(self, folder: Path) -> dict[str, str]:
+        return {
+            "RESTIC_REPOSITORY": str(folder / "repository"),
+            "RESTIC_PASSWORD_FILE": str(folder / "passphrase"),
+            "RESTIC_CACHE_DIR": str(folder / "cache"),
         }
-        quietly(["restic", "init", "--repository-version", "2"], self._folder, environment)
-        return environment
+
+    def _init(self) -> Sequence[str]:
+        return ["restic", "init", "--repository-version", "2"]
 
     def _save(self, time: datetime) -> Sequence[str]:
         return ["restic", "-q", "backup", "--time", f"{time:%Y-%m-%d %H:%M:%S}", "."]
@@ -195,14 +201,15 @@ class WithBorg(AsFiles):
     name = "borg"
     kept = ("borg",)
 
-    def _set_up(self) -> dict[str, str]:
-        environment = {
-            "BORG_REPO": str(self.repository),
+    def _environment_of(self, folder: Path) -> dict[str, str]:
+        return {
+            "BORG_REPO": str(folder / "repository"),
             "BORG_PASSPHRASE": PASSPHRASE,
-            "BORG_BASE_DIR": str(self._folder / "borg"),
+            "BORG_BASE_DIR": str(folder / "borg"),
         }
-        quietly(["borg", "init", "-e", "repokey-blake2"], self._folder, environment)
-        return environment
+
+    def _init(self) -> Sequence[str]:
+        return ["borg", "init", "-e", "repokey-blake2"]
 
     def _save(self, time: datetime) -> Sequence[str]:
         return ["borg", "create", "--timestamp", f"{time:%Y-%m-%dT%H:%M:%S}", f"::{time:%Y-%m-%d}", "."]
