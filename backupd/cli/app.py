@@ -36,6 +36,7 @@ COMMANDS = (
     ("copy", _BACK_UP, "Make the configured copies equal to the repository; needs no key."),
     ("forget", _CARE, "Remove snapshots that no rule of retention, no hold and no pin keeps."),
     ("hold", _CARE, "Keep snapshots from being forgotten; accept a sudden loss."),
+    ("erase", _CARE, "Take a person's messages out of every snapshot for good, and say why they are gone."),
     ("prune", _CARE, "Merge small packs, and remove what is superfluous."),
     ("audit", _CARE, "Prove that what is stored can be restored; for people, cron and monitors."),
     ("repair", _CARE, "Put good objects in the place of damaged and missing ones, from copies or versions."),

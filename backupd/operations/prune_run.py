@@ -125,10 +125,10 @@ class PruneRun:
             return []
         self._condemned = condemning.condemn(survey, erased)
         stuck = len(self._condemned.stuck)
-        if stuck and self._repository.secrets.role is Role.READER and not self._dry_run:
-            if condemning.store_anew(self._repository, survey, self._condemned):
-                raise Overtaken("what stood beside erased mail was stored anew", subject=self._storage.url)
-        found = ["erasures were made at the same time; `backupd erase --finish` joins them"] if erased.is_forked else []
+        may_part = self._repository.secrets.role is Role.READER and not self._dry_run
+        if stuck and may_part and condemning.store_anew(self._repository, survey, self._condemned):
+            raise Overtaken("what stood beside erased mail was stored anew", subject=self._storage.url)
+        found = ["erasures were made at the same time; `backupd erase --finish` joins them"] if erased.forks() else []
         if stuck:
             found.append(f"erased mail shares blocks with {stuck:,} needed pieces; `backupd erase --finish` parts them")
         return found

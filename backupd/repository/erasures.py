@@ -71,17 +71,15 @@ class Erasures:
         self.damaged, self.planned = tuple(damaged), frozenset(planned)
         self.messages: dict[bytes, Gone] = {}
         self._next: dict[bytes, bytes] = {}
-        self.is_forked = False
-        """Whether two erasures, made at the same time, give different runs for the same one: then each still has what
-        the other one erased."""
+        self._given: dict[bytes, set[bytes]] = {}
         for identifier, record in self._records.items():
             gone = Gone(identifier, record.created, record.reason)
             for message in _cut(record.messages, 32):
                 self.messages.setdefault(message, gone)
             for pair in _cut(record.envelopes, 64):
                 old, new = pair[:32], pair[32:]
-                self.is_forked |= self._next.get(old, new) != new
                 self._next[old] = new
+                self._given.setdefault(old, set()).add(new)
 
     def __len__(self) -> int:
         """How many erasures."""
@@ -99,8 +97,18 @@ class Erasures:
 
     def replaced(self) -> set[bytes]:
         """Ids of all runs in the place of which another one stands; of two that were given for one, only one does."""
-        given = {pair[32:] for record in self._records.values() for pair in _cut(record.envelopes, 64)}
+        given = set().union(*self._given.values())
         return (given | self._next.keys()) - {self.places(run)[0] for run in self._next}
+
+    def forks(self) -> list[tuple[bytes, set[bytes]]]:
+        """What two erasures that were made at the same time gave for the same run, as it is by now: each still has what
+        the other one erased. First the one that counts, then the others."""
+        found = []
+        for run, given in self._given.items():
+            first = self.places(run)[0]
+            if others := {self.places(each)[0] for each in given} - {first}:
+                found.append((first, others))
+        return found
 
     def with_planned(self, identifier: str, record: Erasure) -> Erasures:
         """As if this one was there too, and the runs that it gives."""
