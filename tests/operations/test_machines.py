@@ -1,6 +1,7 @@
-"""Several machines back up into one repository, forget, hold, copy and prune it at the same time. Their clocks differ,
-they stand still for days, and die at any write. Whatever happens, every message of every snapshot that is there can be
-restored, from the repository and from its copy.
+"""Several machines back up into one repository, forget, hold, erase, copy and prune it at the same time. Their clocks
+differ, they stand still for days, and die at any write. Whatever happens, every message of every snapshot that is
+there, unless it was erased, can be restored, from the repository and from its copy; and when all have ended, and what
+was erased is finished and pruned, nothing of it is in any object.
 
 Nothing here is timed: what happens between any two requests of an operation is drawn; see simulated_world.py.
 """
@@ -29,6 +30,7 @@ OTHERS = st.one_of(
     st.tuples(st.just("back up"), st.integers(1, 2)),
     st.tuples(st.just("back up common"), st.integers(1, 2)),
     st.tuples(st.just("copy"), st.just(1)),
+    st.tuples(st.just("erase"), st.integers(0, len(MAILS) - 1)),
 )
 INTERRUPTIONS = st.dictionaries(st.integers(0, 25), st.lists(OTHERS, min_size=1, max_size=4), max_size=2)
 BETWEEN_MAILS = st.dictionaries(st.integers(1, 5), st.lists(OTHERS, min_size=1, max_size=4), max_size=3)
@@ -70,6 +72,7 @@ class Machines(RuleBasedStateMachine):
             "forget one": lambda: scene.forget_one(1, View(scene.storage), number),
             "back up": lambda: scene.back_up(number, View(scene.storage)),
             "back up common": lambda: scene.back_up(number, View(scene.storage), common=True),
+            "erase": lambda: scene.erase(1, View(scene.storage), number),
             "copy": lambda: scene.copy(number, View(scene.storage), View(scene.second)),
         }
         return events[what]
@@ -152,6 +155,15 @@ class Machines(RuleBasedStateMachine):
     @rule()
     def release(self) -> None:
         self.scene.release(1)
+
+    @rule(which=st.integers(0, len(MAILS) - 1), drawn=INTERRUPTIONS, dies_at=DEATH)
+    def erase(self, which: int, drawn: Drawn, dies_at: int | None) -> None:
+        self.scene.erase(0, self._view(self.scene.storage, drawn, dies_at), which)
+
+    @precondition(lambda self: self.scene.erased)
+    @rule()
+    def finish_what_was_erased(self) -> None:
+        self.scene.finish()
 
     @rule(drawn=INTERRUPTIONS, dies_at=DEATH)
     def copy(self, drawn: Drawn, dies_at: int | None) -> None:
