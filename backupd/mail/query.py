@@ -95,7 +95,7 @@ def _test(term: re.Match[str]) -> tuple[Test, bool]:
     key, value = (term["key"] or "").lower(), term["quoted"] if term["quoted"] is not None else term["plain"]
     if not value.strip():
         raise _wrong(term[0], "a term needs a value")
-    if key and key not in KEYS:
+    if (key and key not in KEYS) or (not key and term["quoted"] is None and ":" in value):
         raise _wrong(term[0], f"there are {', '.join(f'{each}:' for each in KEYS)}; quote a word that has a colon")
     test, costly = _of_envelope(key, value.casefold()), True
     if test is None:

@@ -12,7 +12,7 @@ import itertools
 
 from hypothesis import HealthCheck, event, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from backupd.operations.retention import Rules
 from backupd.turns import TURN
@@ -97,6 +97,11 @@ class Machines(RuleBasedStateMachine):
     def _view(self, shared: Shared, drawn: Drawn, dies_at: int | None) -> View:
         return View(shared, self._interruptions(drawn), dies_at)
 
+    @initialize(mails=st.lists(SOME, min_size=3, max_size=3))
+    def begin(self, mails: list[list[int]]) -> None:
+        for number, some in enumerate(mails):
+            self.others_back_up(number, some, common=number == 0)
+
     # The first machine's operations are interrupted; it is the others that interrupt.
 
     @rule(
@@ -156,11 +161,15 @@ class Machines(RuleBasedStateMachine):
     def release(self) -> None:
         self.scene.release(1)
 
-    @rule(which=st.integers(0, len(MAILS) - 1), drawn=INTERRUPTIONS, dies_at=DEATH)
-    def erase(self, which: int, drawn: Drawn, dies_at: int | None) -> None:
-        self.scene.erase(0, self._view(self.scene.storage, drawn, dies_at), which)
+    @rule(which=st.integers(0, len(MAILS) - 1), allowed=st.booleans(), drawn=INTERRUPTIONS, dies_at=DEATH)
+    def erase(self, which: int, allowed: bool, drawn: Drawn, dies_at: int | None) -> None:
+        self.scene.erase(0, self._view(self.scene.storage, drawn, dies_at), which, allowed=allowed)
 
-    @precondition(lambda self: self.scene.erased)
+    @rule(number=st.integers(1, 2), which=st.integers(0, len(MAILS) - 1))
+    def others_erase(self, number: int, which: int) -> None:
+        self.scene.erase(number, View(self.scene.storage), which)
+
+    @precondition(lambda self: self.scene.told["erased messages"])
     @rule()
     def finish_what_was_erased(self) -> None:
         self.scene.finish()

@@ -180,23 +180,34 @@ class Scene:
 
         self._do(machine, view, work)
 
-    def erase(self, number: int, view: View, which: int | None) -> None:
-        """Erase one of MAILS; None: finish what was erased before."""
+    def erase(self, number: int, view: View, which: int | None, *, allowed: bool = True) -> None:
+        """Erase one of MAILS that snapshots may have; None: finish what was erased before. allowed: leave out
+        what a hold keeps."""
         machine = self.machines[number]
         if which is not None:
+            stored = [each for each, raw in enumerate(MAILS) if raw in self._stored()]
+            if not stored:
+                return
+            which = stored[which % len(stored)]
             self.erased.add(which)
 
         def work(repository: Repository) -> None:
             query = parse(f'subject:"{SUBJECTS[which]}"') if which is not None else None
             try:
-                report = erase(repository, query, reason="a test", now=self.world.time(machine.skew))
+                now = self.world.time(machine.skew)
+                report = erase(repository, query, reason="a test", now=now, what_is_allowed=allowed)
             except Forbidden:
                 assert self.held
                 self.told["erasures that a hold forbids"] += 1
             else:
                 self.told["erased messages"] += report.messages
+                self.told["erasures that a hold forbids"] += report.forbidden
 
         self._do(machine, view, work, Role.READER)
+
+    def _stored(self) -> set[bytes]:
+        """What is in some snapshot that was taken."""
+        return {raw for taken in self.taken.values() for box in taken.values() for raw, _, _ in box.values()}
 
     def finish(self) -> None:
         """When all have ended, what was erased is finished, and prunes remove it: nothing is left of it, anywhere."""
