@@ -13,11 +13,12 @@ from backupd.mail.query import parse
 from backupd.operations import hold, look
 from backupd.operations.audit import Means, audit
 from backupd.operations.audit_report import Level, Wish
-from backupd.operations.backup import backup
+from backupd.operations.backup import backup, pull
 from backupd.operations.copy import copy
 from backupd.operations.erase import erase
 from backupd.operations.erase_report import EraseReport
 from backupd.operations.forget import forget_snapshots
+from backupd.operations.import_mail import import_mail
 from backupd.operations.messages import MessageStore
 from backupd.operations.prune import prune
 from backupd.operations.restore import restore
@@ -33,6 +34,8 @@ from tests.support.memory_target import MemoryTarget
 from tests.support.opened import blobs, contains
 from tests.support.reading import contents, newest
 from tests.support.simulated_account import SimulatedAccount
+from tests.support.simulated_pop3 import SimulatedPop3
+from tests.support.simulated_store import SimulatedStore
 
 NOW = datetime(2030, 6, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -324,6 +327,38 @@ def test_a_large_message_does_not_come_back_either(
     repository.flush()
     assert stored.erased
     assert not contains(storage, secrets, OWN.content)
+
+
+def test_neither_a_pull_nor_an_import_brings_it_back(
+    mixed: None, gone: Erase, repository: Repository, state: State, storage: MemoryStorage, secrets: Secrets
+) -> None:
+    gone()
+    pruned(repository)
+    server, computer = SimulatedPop3(), SimulatedStore()
+    server.put(of_ann(1), of_others(700))
+    computer.put("Filed", of_ann(2), of_ann(100, attachments=(SHARED, OWN)), of_others(701))
+    pull(repository, server, "bob", state=state)
+    import_mail(repository, computer, "bob", state=state)
+    assert not contains(storage, secrets, b"secret")
+    assert not contains(storage, secrets, OWN.content)
+    boxes = look.mailboxes(newest(repository, "bob"), repository)
+    assert [(line.path, line.messages, line.erased) for line in boxes] == [("INBOX", 2, 1), ("Filed", 3, 2)]
+    # And once more: it is known, and stays away.
+    assert pull(repository, server, "bob", state=state).snapshot is None
+    assert import_mail(repository, computer, "bob", state=state).new == 0
+
+
+def test_what_is_erased_is_not_deleted_from_a_pop3_server(
+    repository: Repository, state: State, gone: Erase
+) -> None:
+    """delete_after deletes what the snapshots keep, and of this they keep nothing."""
+    server = SimulatedPop3()
+    server.put(of_ann(1), of_others(1))
+    took = pull(repository, server, "bob", state=state, clock=lambda: NOW)
+    assert took.complete
+    gone()
+    pull(repository, server, "bob", state=state, clock=lambda: NOW + 30 * DAY, delete_after=DAY)
+    assert [raw for _, raw in server.mail] == [of_ann(1)]
 
 
 def test_a_repository_that_is_open_for_long_notices_what_others_erase(
