@@ -235,8 +235,11 @@ class _Erase:
                 try:
                     identifier = repository.put_erasure(prepared.record)
                 except StorageDenied as error:
-                    error.remedy = error.remedy or "`backupd s3-policy --role eraser` prints the rights that it takes"
-                    raise
+                    raise StorageDenied(
+                        f"these credentials may not store erasures: {error.what}",
+                        subject=error.subject,
+                        remedy="erase needs rights that no writer has: `backupd s3-policy --role eraser` prints them",
+                    ) from error
                 report = msgspec.structs.replace(report, erasure=identifier)
                 self._report = self._report or report  # it is erased, whatever comes now
             anew = condemning.store_anew(repository, survey, prepared.condemned, self._go_on)
