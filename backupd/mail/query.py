@@ -50,10 +50,16 @@ class Query:
     text: str
     tests: Sequence[Sequence[Test]]
     """Of each group one must hold; those that need no envelope come first."""
+    only_envelopes: bool
+    """Whether envelopes alone decide."""
 
     def matches(self, candidate: Candidate) -> bool:
         """Whether this message is meant."""
         return all(any(test(candidate) for test in group) for group in self.tests)
+
+    def shows(self, envelope: Envelope) -> bool:
+        """Whether whatever has this envelope is meant; never where more than that decides."""
+        return self.only_envelopes and self.matches(Candidate(b"", "", b"", 0, lambda: envelope))
 
 
 def parse(text: str) -> Query:
@@ -83,7 +89,8 @@ def parse(text: str) -> Query:
         raise _wrong(text, "write at least one term, such as from:ann@example.com")
     # What needs an envelope costs a read.
     groups.sort(key=lambda group: any(costly for _, costly in group))
-    return Query(text, [[test for test, _ in group] for group in groups])
+    only_envelopes = all(costly for group in groups for _, costly in group)
+    return Query(text, [[test for test, _ in group] for group in groups], only_envelopes)
 
 
 def _wrong(subject: str, remedy: str) -> UsageError:

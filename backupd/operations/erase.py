@@ -10,7 +10,7 @@ command, or `--finish`, goes on from there.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -29,6 +29,7 @@ from backupd.errors import (
 )
 from backupd.mail.headers import readable
 from backupd.mail.query import Query
+from backupd.operations.erase_leftovers import Beside
 from backupd.operations.erase_report import MOST_SHOWN, Doomed, EraseReport
 from backupd.operations.erase_search import Match, Search, blanked
 from backupd.operations.events import Observer, Plan, ignore
@@ -95,13 +96,14 @@ def erase(
 
 class _Prepared(NamedTuple):
     """record: the erasure; None where there is nothing to be said. condemned: what goes. goes, packs: see the report.
-    forbidden: what is kept."""
+    forbidden: what is kept. unlisted: messages that no snapshot lists."""
 
     record: Erasure | None
     condemned: Condemned
     goes: int
     packs: int
     forbidden: dict[bytes, Match]
+    unlisted: int
 
 
 class _Erase:
@@ -147,7 +149,11 @@ class _Erase:
                 what = f"more than {MOST_MESSAGES:,} messages are meant"
                 raise UsageError(what, subject=query.text, remedy="erase them in parts, by date")
         search.locate()
-        search.mind_holds(holds.read(repository), self._now)
+        held = holds.read(repository)
+        search.mind_holds(held, self._now)
+        # Whose mail that is which is in no list, nobody knows.
+        anybody = not accounts and all(each.hold.snapshot for each in held.active(self._now))
+        self._of_leftovers = query if anybody else None
         forbidden = {message: match for message, match in search.matches.items() if match.kept_by}
         while True:
             if forbidden and not self.what_is_allowed and not self._dry_run:
@@ -181,10 +187,15 @@ class _Erase:
         if not walked.is_whole:
             # What these need is not known, so whatever may be mail of somebody else stays.
             survey.need_kinds([BlobKind.PLAIN])
+        left = Beside(self._repository, survey, erased, self._of_leftovers, search.shown, self._go_on).look()
+        if left.messages or left.envelopes:
+            record = erasures.joined(record or self._made((), {}), left.messages, left.envelopes)
+            erased = self._repository.erased.now.with_planned("planned", record)
         condemned = condemning.condemn(survey, erased)
         there = [number for number in condemned.blobs if survey.pack_of(number).listed]
         octets = sum(survey.octets(number) for number in there)
-        return _Prepared(record, condemned, octets, len({survey.pack_of(each).number for each in there}), forbidden)
+        packs = len({survey.pack_of(each).number for each in there})
+        return _Prepared(record, condemned, octets, packs, forbidden, len(left.messages))
 
     def _record(self, search: Search) -> Erasure | None:
         """What is to be said; None where all is said."""
@@ -198,7 +209,10 @@ class _Erase:
         self._blank = dict(search.blank)
         if not pairs and not search.matches:
             return None
-        return erasures.make(timestamp(self._now), self._reason, search.matches, pairs)
+        return self._made(search.matches, pairs)
+
+    def _made(self, messages: Iterable[bytes], envelopes: Mapping[bytes, bytes]) -> Erasure:
+        return erasures.make(timestamp(self._now), self._reason, messages, envelopes)
 
     def _locked(self, search: Search, survey: Survey, condemned: Condemned) -> dict[bytes, Match]:
         """What is meant and lies in objects that cannot be removed yet."""
@@ -263,6 +277,7 @@ class _Erase:
             snapshots=bits_of_all.bit_count(),
             accounts=sorted({account for match in matches.values() for account in match.accounts}),
             already=len(self._repository.erased.now.messages),
+            unlisted=prepared.unlisted,
             goes=prepared.goes,
             packs=prepared.packs,
             anew=0,

@@ -34,7 +34,8 @@ class EraseReport(msgspec.Struct, frozen=True):
 
     erasure: its id; empty where nothing was erased. messages, octets: that are erased, and their octets. snapshots:
     that list some of them. accounts: whose they are, those that were not asked for, too, if they have the same
-    messages. already: messages that had been erased before, of all there are.
+    messages. already: messages that had been erased before, of all there are. unlisted: what is meant and was forgotten
+    before, and is erased with the others.
 
     goes: octets, before compression, that are in the repository for these alone, those erased before included, and go
     with the next prunes. packs: that hold them. anew: octets that were stored once more, as they shared blocks with
@@ -54,6 +55,7 @@ class EraseReport(msgspec.Struct, frozen=True):
     snapshots: int
     accounts: list[str]
     already: int
+    unlisted: int
     goes: int
     packs: int
     anew: int

@@ -6,13 +6,14 @@ erased everywhere. A list may still name messages that are gone by every snapsho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from backupd.errors import Damaged, ObjectMissing
 from backupd.mail.query import Candidate, Query
 from backupd.operations import protection
+from backupd.operations.erase_leftovers import Key, key
 from backupd.operations.look import Lines
 from backupd.operations.selection import readable_path
 from backupd.repository import envelopes, runs
@@ -56,8 +57,8 @@ class Search:
     """One look at all lists.
 
     refs, accounts: of the snapshots that could be read, in the order of bits. matches: by message id. blank: by the id
-    of a run of envelopes, as it is by now, the numbers of those in it that are to go. unread: what could not be looked
-    at.
+    of a run of envelopes, as it is by now, the numbers of those in it that are to go; shown: what these are known by.
+    unread: what could not be looked at.
     """
 
     def __init__(self, repository: Repository, go_on: Callable[[], None]) -> None:
@@ -68,6 +69,8 @@ class Search:
         self.matches: dict[bytes, Match] = {}
         self.blank: dict[bytes, set[int]] = {}
         self.unread: list[str] = []
+        self.shown: set[Key] = set()
+        self._orphans: dict[bytes, set[int]] = {}
         self._read: dict[bytes, list[Envelope]] = {}
 
     def look(self, refs: Iterable[SnapshotRef]) -> None:
@@ -98,9 +101,11 @@ class Search:
     def find(self, query: Query, accounts: Collection[str]) -> None:
         """Find what is meant. accounts: only where these have it; empty for all."""
         lines, erased, lost = Lines(self._repository), self._repository.erased.now, 0
+        referenced: dict[bytes, int] = {}
         for membership, listing in self._listings.items():
             places = [place for place in listing.places if not accounts or place[0] in accounts]
             for row in self._rows(membership) if places else ():
+                referenced[row.envelopes] = referenced.get(row.envelopes, 0) | 1 << row.envelope
                 if row.message in erased or row.message in self.matches:
                     continue
                 for place in places:
@@ -109,12 +114,37 @@ class Search:
                             self.matches[row.message] = Match(row, place)
                     except (Damaged, ObjectMissing):
                         lost += 1
+        if query.only_envelopes and not accounts:
+            self._find_orphans(query, referenced)
         if lost:
             self.unread.append(f"{lost:,} messages of which sender and subject cannot be read")
+
+    def _find_orphans(self, query: Query, referenced: Mapping[bytes, int]) -> None:
+        """Envelopes in runs that lists refer to, of messages that these have no more."""
+        by_now: dict[bytes, int] = {}
+        for run, numbers in referenced.items():
+            self._go_on()
+            current = self._current(run)
+            if current is not None:
+                by_now[current] = by_now.get(current, 0) | numbers
+        for run, numbers in by_now.items():
+            self._go_on()
+            try:
+                every = envelopes.read(self._repository, run)
+            except (Damaged, ObjectMissing):  # told by whoever needs one of them
+                continue
+            left = ((at, each) for at, each in enumerate(every) if not numbers >> at & 1 and each != _EMPTY)
+            if found := {at for at, each in left if query.shows(each)}:
+                self._orphans[run] = found
+
+    def _current(self, run: bytes) -> bytes | None:
+        """The run that has these envelopes by now; None where it is lost."""
+        return next(filter(self._repository.has, self._repository.erased.now.places(run)), None)
 
     def locate(self) -> None:
         """Find all places of what is meant; and all envelopes that are to go, of what was erased before, too."""
         erased = self._repository.erased.now
+        self.blank = {run: set(numbers) for run, numbers in self._orphans.items()}
         for membership, listing in self._listings.items():
             rows = [row for row in self._rows(membership) if row.message in self.matches or row.message in erased]
             if not rows:
@@ -150,8 +180,7 @@ class Search:
             return None
 
     def _mind_envelope(self, row: MessageRow) -> None:
-        places = self._repository.erased.now.places(row.envelopes)
-        run = next(filter(self._repository.has, places), None)
+        run = self._current(row.envelopes)
         if run is None:
             return  # nothing of it is there
         if run not in self._read:
@@ -165,6 +194,7 @@ class Search:
         known = self._read[run]
         if row.envelope < len(known) and known[row.envelope] != _EMPTY:
             self.blank.setdefault(run, set()).add(row.envelope)
+            self.shown.add(key(known[row.envelope]))
 
     def mind_holds(self, holds: Holds, now: datetime) -> None:
         """Note of what is meant which hold keeps it, the one that lasts longest."""
@@ -184,7 +214,7 @@ class Search:
         """These are not erased after all."""
         for message in messages:
             del self.matches[message]
-        self.blank.clear()
+        self.shown.clear()
         for match in self.matches.values():
             match.places = 0
         self.locate()

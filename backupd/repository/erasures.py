@@ -122,6 +122,13 @@ def make(created: str, reason: str, messages: Iterable[bytes], envelopes: Mappin
     return Erasure(FORMAT, created, reason, b"".join(sorted(messages)), pairs)
 
 
+def joined(record: Erasure, messages: Iterable[bytes], envelopes: Mapping[bytes, bytes]) -> Erasure:
+    """An erasure with these too."""
+    pairs = {pair[:32]: pair[32:] for pair in _cut(record.envelopes, 64)}
+    every = {*_cut(record.messages, 32), *messages}
+    return make(record.created, record.reason, every, {**envelopes, **pairs})
+
+
 def seal(record: Erasure, secrets: Secrets, random: Random) -> tuple[str, bytearray]:
     """An erasure's id, and its object's bytes."""
     data = block.seal(block.Kind.ERASURE, _encode(record), secrets, random, level=3)

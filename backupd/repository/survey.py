@@ -244,6 +244,11 @@ class Survey:
         """Whether the blob is needed from this place."""
         return self._state[number] > 0
 
+    def unneeded(self) -> list[int]:
+        """Blocks of content, by number, of which some blob is not needed from there."""
+        content, states, first = (BlobKind.PLAIN, BlobKind.RECIPE, BlobKind.ENVELOPES), self._state, self._first
+        return [at for at, one in enumerate(first) if self._kinds[one] in content and 0 in states[one : self._end(at)]]
+
     def ids(self, block: int) -> list[tuple[int, bytes]]:
         """(number, id) of all blobs of a block."""
         self._database.execute("CREATE INDEX IF NOT EXISTS by_number ON place (number)")

@@ -26,6 +26,7 @@ from backupd.operations.state import State
 from backupd.repository import names, segments
 from backupd.repository.keys import Role, Secrets
 from backupd.repository.pack_writer import Sizes
+from backupd.repository.payload import BlobKind
 from backupd.repository.repository import Repository, create
 from tests.operations.conftest import CHEAP, Backup
 from tests.support.mail import Attachment, message, noise
@@ -240,6 +241,77 @@ def test_messages_that_are_gone_from_every_snapshot_that_is_left_are_erased_too(
     assert (report.messages, report.snapshots) == (6, 1)
     pruned(repository)
     assert not contains(storage, secrets, b"secret")
+
+
+def test_what_was_forgotten_before_and_still_lies_beside_other_mail_goes_too(
+    take: Backup, gone: Erase, repository: Repository, account: SimulatedAccount, storage: MemoryStorage,
+    secrets: Secrets,
+) -> None:  # fmt: skip
+    """No list has it, so nothing but its own header, and what lists showed once, tells whose it is."""
+    account.append(b"INBOX", of_others(0), of_ann(0), *(of_others(number) for number in range(1, 4)))
+    take()
+    account.append(b"INBOX", of_ann(1, attachments=(SHARED, OWN)), *(of_others(number) for number in range(4, 6)))
+    take()
+    account.expunge(b"INBOX", 2, 6)
+    account.create(b"Other")
+    account.append(b"Other", of_others(100, attachments=(SHARED,)))
+    take()
+    account.reset(b"INBOX")  # its lists are written anew, without those
+    take()
+    forget_snapshots(repository, repository.refs()[:3], now=NOW)
+    for number in range(3):
+        prune(repository, now=NOW + number * DAY, max_unused=1.0, sizes=SIZES)
+    assert contains(storage, secrets, b"secret")
+
+    report = gone(now=NOW + 3 * DAY)
+    assert (report.messages, report.unlisted) == (0, 2)
+    pruned(repository, first=NOW + 4 * DAY, max_unused=1.0)
+    assert not contains(storage, secrets, b"secret")
+    assert not contains(storage, secrets, OWN.content)
+    assert readable(repository) == others(account)
+
+
+def test_what_a_killed_run_left_behind_goes_when_it_is_found(
+    mixed: None, gone: Erase, take: Backup, repository: Repository, storage: MemoryStorage, secrets: Secrets,
+    account: SimulatedAccount, tmp_path: Path,
+) -> None:  # fmt: skip
+    account.create(b"Other")
+    account.append(b"Other", of_ann(3), of_others(800))
+
+    def dies(name: str) -> None:
+        if name.startswith((names.INDEX, names.SNAPSHOTS)):
+            raise StorageUnavailable("dead")
+
+    elsewhere = State(tmp_path / "elsewhere")
+    storage.before_put = dies
+    with Repository(storage, secrets, sizes=SIZES) as killed, pytest.raises(StorageUnavailable):
+        backup(killed, account, "alice", state=elsewhere)
+    elsewhere.close()
+    storage.before_put = lambda _name: None
+    gone()
+    take()  # which takes up the pack that no index tells of
+    gone(dry_run=True)
+    erase(repository, None, now=NOW)
+    pruned(repository, max_unused=1.0)
+    assert not contains(storage, secrets, b"secret")
+    assert readable(repository) == others(account)
+
+
+def test_what_is_in_no_list_stays_where_it_may_be_mail_that_is_held(
+    take: Backup, gone: Erase, repository: Repository, account: SimulatedAccount
+) -> None:
+    account.append(b"INBOX", *(of_others(number) for number in range(4)))
+    take()
+    repository.put(repository.secrets.content_id(of_ann(1)), BlobKind.PLAIN, of_ann(1))
+    repository.put(repository.secrets.content_id(of_others(9)), BlobKind.PLAIN, of_others(9))
+    repository.flush()
+    hold.add(repository, "alice", ["alice"], reason="a lawsuit", now=NOW)
+    assert gone(dry_run=True).unlisted == 0
+    assert gone(f"{ANN} in:INBOX", dry_run=True, now=NOW).unlisted == 0
+    hold.remove(repository, hold.listed(repository, now=NOW).holds[0].id, now=NOW)
+    assert gone(f"{ANN} in:INBOX", dry_run=True).unlisted == 0
+    assert gone(ANN, "alice", dry_run=True).unlisted == 0
+    assert gone(dry_run=True).unlisted == 1
 
 
 def test_what_another_account_has_too_is_erased_there_and_told(
