@@ -10,6 +10,8 @@
     ├── Interrupted                 exit 130
     ├── NoDaemon                    exit 1   none runs, or it does not answer
     ├── Damaged                     exit 1   a stored object is missing, cut or altered
+    ├── Erased                      exit 1   mail that somebody has erased
+    ├── Forbidden                   exit 1   a hold or a lock forbids it until some time
     ├── StorageError                exit 1
     │   ├── ObjectMissing
     │   ├── ObjectExists
@@ -103,6 +105,14 @@ class NoDaemon(BackupdError):
 
 class Damaged(BackupdError):
     """A stored object is missing, cut or altered."""
+
+
+class Erased(BackupdError):
+    """The mail that is asked for was erased, by somebody who said why."""
+
+
+class Forbidden(BackupdError):
+    """A hold, or a lock, keeps what was to be erased."""
 
 
 class StorageError(BackupdError):

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from backupd.mail.query import parse
 from backupd.operations.backup import backup
+from backupd.operations.erase import erase
 from backupd.operations.prune import prune
 from backupd.operations.state import State
 from backupd.repository import slots
@@ -85,6 +87,9 @@ def extracted(folder: Path) -> Found:
     for notes in folder.glob("*/*/*/messages.jsonl"):
         for line in notes.read_text().splitlines():
             note = json.loads(line)
+            if "erased" in note:
+                assert not (notes.parent / f"{note['uid']}.eml").exists()
+                continue
             raw = (notes.parent / note["file"]).read_bytes()
             one = (hashlib.sha256(raw).hexdigest(), note["flags"], note["internaldate"])
             found.setdefault(notes.parts[-3], {}).setdefault(note["mailbox"], {})[note["uid"]] = one
@@ -151,6 +156,31 @@ def test_what_was_merged_is_found_in_its_new_packs(
 
     assert (done.returncode, done.stderr) == (0, "")
     assert extracted(tmp_path / "out") == archive[1]
+
+
+@pytest.mark.parametrize("pruned", [False, True])
+def test_what_was_erased_is_left_out_and_said(
+    archive: tuple[LocalStorage, Found], read: Read, tmp_path: Path, pruned: bool
+) -> None:
+    storage, expected = archive
+    with Repository(storage, unlock(storage, PASSPHRASE)) as repository:
+        meant = parse(f"id:{repository.secrets.content_id(message('new')).hex()}")
+        assert erase(repository, meant, reason="asked to", now=datetime.now(UTC)).messages == 1
+        if pruned:
+            prune(repository, now=datetime.now(UTC), alone=True)
+    gone = hashlib.sha256(message("new")).hexdigest()
+
+    done = read("extract", "out")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert extracted(tmp_path / "out") == {
+        snapshot: {
+            name: {uid: each for uid, each in box.items() if each[0] != gone} for name, box in boxes.items()
+        }
+        for snapshot, boxes in expected.items()
+    }
+    notes = [line for path in (tmp_path / "out").rglob("messages.jsonl") for line in path.read_text().splitlines()]
+    assert sum(": asked to" in line for line in notes) == 1
 
 
 def test_a_wrong_passphrase_and_no_repository(archive: tuple[LocalStorage, Found], read: Read, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import msgspec
 
 from backupd.mail.base64lines import Wrapping, encode
 from backupd.model import MessageState
-from backupd.repository import block, holds, index, keys, names, payload, recipe, runs, slots
+from backupd.repository import block, erasures, holds, index, keys, names, payload, recipe, runs, slots
 from backupd.repository.index import BlockEntry, PackEntry
 from backupd.repository.payload import BlobKind
 from backupd.repository.runs import Envelope, MessageRow
@@ -70,6 +70,7 @@ def main() -> None:
         holds.Release(1, "2026-11-02T12:00:00.000Z", "20261101T120000000Z-1a2b3c4d", "another"),
         holds.Acceptance(1, "2026-11-03T12:00:00.000Z", "alice", ["20261101T120000000Z-5e6f7a8b"]),
     ]
+    erasure = erasures.make("2026-11-04T12:00:00.000Z", "a reason", [b"b" * 32, b"a" * 32], {b"c" * 32: b"d" * 32})
     wrapped = b"".join(encode([bytes(range(100))], Wrapping(76, b"\r\n"), 2))
     document = {
         "secrets": {
@@ -110,6 +111,15 @@ def main() -> None:
         "exported_key": slots.export(secrets),
         "holds": [
             {"record": msgspec.to_builtins(each), "octets": holds.seal(each, secrets, random).hex()} for each in records
+        ],
+        "erasures": [
+            {
+                "created": erasure.created,
+                "reason": erasure.reason,
+                "messages": erasure.messages.hex(),
+                "envelopes": erasure.envelopes.hex(),
+                "octets": erasures.seal(erasure, secrets, random)[1].hex(),
+            }
         ],
     }
     sys.stdout.write(json.dumps(document, indent=1) + "\n")

@@ -7,6 +7,8 @@ REPOSITORY is the directory with repository.json (download a bucket first). The 
 --passphrase-file, --key-file or --exported-key. Needs Python 3.11 and four packages: zstandard, cryptography (48 or
 newer), blake3, msgspec. Everything below follows docs/format.md, section by section, and imports nothing of backupd.
 
+A message that was erased is in no file: its line in messages.jsonl says when that was, and why.
+
 Exit code: 0 all well, 1 something is damaged (told on standard error; the rest is extracted), 2 wrong key or usage.
 """
 
@@ -36,7 +38,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 SUITE = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
-CONTENT, METADATA, INDEX, SNAPSHOT = 1, 2, 3, 4
+CONTENT, METADATA, INDEX, SNAPSHOT, ERASURE = 1, 2, 3, 4, 6
 PLAIN, RECIPE, MEMBERSHIP, STATE = 0, 1, 2, 3
 LARGEST_PAYLOAD = 67_108_864
 CACHE_OCTETS = 64 * 1024 * 1024
@@ -189,6 +191,21 @@ class Repository:
                 self._read_index(path)
             except (Damage, ValueError, TypeError, KeyError) as error:
                 complain(f"{path}: this index cannot be read: {error}")
+        self.erased: dict[bytes, str] = {}
+        for path in sorted((root / "erasures").glob("*")):
+            try:
+                self._read_erasure(path)
+            except (Damage, ValueError, TypeError, KeyError) as error:
+                complain(f"{path}: this erasure cannot be read: {error}")
+
+    def _read_erasure(self, path: Path) -> None:
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest()[:8] != path.name[-8:]:
+            raise Damage("its bytes are not those its name promises")
+        record = msgspec.msgpack.decode(open_block(data, self.secrets, (ERASURE,)))
+        ids = record.get("messages", b"")
+        for at in range(0, len(ids), 32):
+            self.erased.setdefault(ids[at : at + 32], f"erased on {record['created'][:10]}: {record['reason']}")
 
     def _read_index(self, path: Path) -> None:
         data = path.read_bytes()
@@ -355,6 +372,10 @@ def extract(repository: Repository, target: Path, prefix: str, account: str | No
                         complain(f"{folder}: UIDs {segment[0]} to {segment[1]} are lost: {error}")
                         continue
                     for uid, message_id, date, flags in rows:
+                        if message_id in repository.erased:
+                            note = {"uid": uid, "mailbox": raw_name.hex(), "erased": repository.erased[message_id]}
+                            notes.write(json.dumps(note) + "\n")
+                            continue
                         file = folder / f"{uid}.eml"
                         try:
                             digest = repository.message(message_id, file)

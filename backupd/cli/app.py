@@ -37,6 +37,7 @@ COMMANDS = (
     ("forget", _CARE, "Remove snapshots that no rule of retention, no hold and no pin keeps."),
     ("hold", _CARE, "Keep snapshots from being forgotten; accept a sudden loss."),
     ("prune", _CARE, "Free what no snapshot needs, and make few large objects of many small ones."),
+    ("erase", _CARE, "Take a person's messages out of every snapshot for good, and say why they are gone."),
     ("audit", _CARE, "Prove that what is stored can be restored; for people, cron and monitors."),
     ("repair", _CARE, "Put good objects in the place of damaged and missing ones, from copies or versions."),
     ("demo", _BACK_UP, "Show the whole cycle on a mailbox of its own; needs no configuration."),

@@ -60,6 +60,7 @@ class ArchiveAudit:
         """Look. Raises Interrupted, and errors of the storage that stop everything."""
         repository, objects = self._repository, self._objects
         role, level = repository.secrets.role, self._wish.level
+        repository.erased.look()
         share = objects.share(level, role, self._packs() if self._wish.alone else None, self._wish.budget)
         sizes = [objects.there[name].size for name in share]
         self._observer(Plan(repository.storage.url, len(sizes), sum(sizes)))
@@ -84,6 +85,7 @@ class ArchiveAudit:
             remedy = "the next backup with a reader's key indexes them"
             self.findings.append(Finding(Severity.WARNING, Level.METADATA, repository.storage.url, what, remedy))
         self._holds()
+        self._erasures()
         if level.includes(Level.STORAGE):
             objects.prove(objects.small | (share - packs.described))
         self.affected = self.snapshots.affected()
@@ -107,6 +109,20 @@ class ArchiveAudit:
         except Damaged as error:
             remedy = "nothing can be forgotten meanwhile; `backupd repair` looks for a good one"
             self.findings.append(Finding(Severity.CRITICAL, Level.METADATA, error.subject, error.what, remedy))
+
+    def _erasures(self) -> None:
+        """What was erased is not damaged, and is told; an erasure that cannot be read is damage."""
+        erased = self._repository.erased.now
+        for name in erased.damaged:
+            what = "an erasure cannot be read: what it names may be stored again, and be missed where it is not"
+            remedy = self._copies.finding(name, what).remedy
+            self.findings.append(Finding(Severity.CRITICAL, Level.METADATA, name, what, remedy))
+        if self.snapshots.erased:
+            last = max((erased.messages[each] for each in self.snapshots.erased), key=lambda gone: gone.created)
+            count = len(self.snapshots.erased)
+            messages = "1 message was" if count == 1 else f"{count:,} messages were"
+            what = f"{messages} taken out of these snapshots, the last {last}"
+            self.findings.append(Finding(Severity.NOTE, Level.METADATA, self._repository.storage.url, what))
 
     def _is_left(self, pack: str) -> bool:
         """Whether a pack is so old that no running backup is about to index it."""

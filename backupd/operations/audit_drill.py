@@ -203,7 +203,9 @@ class Drill:
             lacking = []
             for segment in record.segments:
                 for row, state in self._pairs(segment):
-                    if row.uid in apart or (only is not None and row.uid not in only.get(raw_name, ())):
+                    if only is not None and row.uid not in only.get(raw_name, ()):
+                        continue
+                    if row.uid in apart or row.message in self._repository.erased.now:
                         continue
                     digest = _digest(row.message, state.flags, dates.nearest(row.internaldate).timestamp())
                     own[digest] -= 1

@@ -47,7 +47,7 @@ def newest_gone(known: Mapping[str, str], accounts: Mapping[str, frozenset[str]]
 def gone(some: set[str], url: str) -> list[Finding]:
     """What was there at an audit before and is not now. Whether it was removed on purpose, nothing here tells."""
     kinds = {names.SNAPSHOTS: "snapshot", names.PACKS: "pack", names.INDEX: "index object"}
-    kinds |= {names.HOLDS: "hold", names.MARKS: "mark", names.NEEDS: "need"}
+    kinds |= {names.HOLDS: "hold", names.ERASURES: "erasure", names.MARKS: "mark", names.NEEDS: "need"}
     findings = []
     for prefix, noun in kinds.items():
         found = sorted(name.rpartition("/")[2] for name in some if name.startswith(prefix))

@@ -21,7 +21,7 @@ from backupd.operations.audit_report import Affected, Finding, Level, Severity
 from backupd.operations.events import Advance, Observer
 from backupd.operations.look import Lines
 from backupd.operations.selection import readable_path
-from backupd.repository import runs, snapshots
+from backupd.repository import envelopes, runs, snapshots
 from backupd.repository.keys import Role
 from backupd.repository.payload import BlobKind
 from backupd.repository.repository import Repository
@@ -89,6 +89,7 @@ class SnapshotAudit:
         self._verdicts: dict[tuple[bytes, bytes], list[_Harm]] = {}
         self._harmed: dict[bytes, dict[int, _Harm]] = {}
         self._envelopes: dict[bytes, bool] = {}
+        self.erased: set[bytes] = set()
         self.findings: list[Finding] = []
         self.read = self.references = self.more = self.objects = self.octets = 0
 
@@ -185,12 +186,21 @@ class SnapshotAudit:
             # Also of messages that are gone by this snapshot: runs are shared by many, and looked at once.
             self.references += 2 * len(rows)
             if self._on_blobs:
-                self._on_blobs(blob for row in rows for blob in (row.message, row.envelopes))
-            lacking = self._repository.index.lacking(row.message for row in rows)
-            found = [harm for row in rows if (harm := self._harm(row, lacking))]
+                self._on_blobs(blob for row in rows for blob in self._blobs_of(row))
+            kept = [row for row in rows if row.message not in self._repository.erased.now]
+            self.erased.update(row.message for row in rows if row.message in self._repository.erased.now)
+            lacking = self._repository.index.lacking(row.message for row in kept)
+            found = [harm for row in kept if (harm := self._harm(row, lacking))]
             self._harmed[segment.membership] = {harm.first: harm for harm in found}
         harmed = self._harmed[segment.membership]
         yield from (harm for uid, harm in harmed.items() if uid in there)
+
+    def _blobs_of(self, row: MessageRow) -> list[bytes]:
+        """What a message needs by now: nothing, if it was erased; of its envelope, the run that has it by now."""
+        if row.message in self._repository.erased.now:
+            return []
+        places = self._repository.erased.now.places(row.envelopes)
+        return [row.message, next(filter(self._repository.has, places), row.envelopes)]
 
     def _run(self, blob_id: bytes, kind: BlobKind, decode: Callable[[bytes | memoryview, str], list]) -> list | str:  # type: ignore[type-arg]
         """A run, decoded; or why it cannot be."""
@@ -209,10 +219,10 @@ class SnapshotAudit:
         if row.message in damage.suspects:
             return _Harm(row.uid, row.uid, 1, "it is in a damaged pack", False, False, row)
         if row.envelopes not in self._envelopes:
-            self._envelopes[row.envelopes] = self._repository.has(row.envelopes)
+            self._envelopes[row.envelopes] = envelopes.is_there(self._repository, row.envelopes)
         if not self._envelopes[row.envelopes]:
             return _Harm(row.uid, row.uid, 1, "what lists show of it is lost", not self._unsure, True, row)
-        if row.envelopes in damage.suspects:
+        if self._repository.erased.now.places(row.envelopes)[0] in damage.suspects:
             return _Harm(row.uid, row.uid, 1, "what lists show of it is in a damaged pack", False, True, row)
         return None
 
@@ -246,7 +256,7 @@ class SnapshotAudit:
 
     def _affected(self, place: _Place, harm: _Harm, some: list[str], lines: Lines | None) -> Affected:
         shown: dict[str, str] = {}
-        if lines and harm.row and self._repository.has(harm.row.envelopes):
+        if lines and harm.row and envelopes.is_there(self._repository, harm.row.envelopes):
             try:
                 envelope = lines.envelope(harm.row)
             except (Damaged, ObjectMissing):

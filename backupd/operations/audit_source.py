@@ -241,7 +241,7 @@ class SourceAudit:
     def _differs(self, row: MessageRow, body: bytes | Body) -> str:
         """How the server's bytes differ from those in the archive; empty where they are the same. A writer's key
         compares ids, which are keyed hashes of the bytes; a reader's the bytes themselves."""
-        if self._repository.secrets.role is not Role.READER:
+        if self._repository.secrets.role is not Role.READER or row.message in self._repository.erased.now:
             same = self._store.id_of(body) == row.message
         else:
             try:

@@ -24,6 +24,7 @@ from backupd.operations.selection import Selection
 from backupd.operations.session_pool import Once, SessionPool, Work
 from backupd.operations.state import State
 from backupd.operations.stopping import Stop
+from backupd.repository import envelopes
 from backupd.repository.repository import Repository
 from backupd.repository.runs import MessageRow
 from backupd.repository.segments import ROWS, read
@@ -212,7 +213,7 @@ class BackupRun:
             self._state,
             self._account,
             self._repository.secrets,
-            relies=self._repository.relies,
+            relies=self._relies,
             server_ids=server_ids,
         )
         store = MessageStore(self._repository)
@@ -243,6 +244,12 @@ class BackupRun:
             batch = Batch(together, _expect_fetches(together), self._stop)
             batches[pool.submit(self._sessions.run, batch)] = [work for _, work in some], batch
         return batches
+
+    def _relies(self, row: MessageRow) -> bool:
+        """Whether a message need not be downloaded: it is stored and stays there, or it is erased and stays gone."""
+        repository = self._repository
+        stored = repository.erasure_of(row.message) is not None or repository.relies(row.message)
+        return stored and envelopes.relies(repository, row.envelopes)
 
     def _portion(self, left: int) -> int:
         """How many of the messages that are left one session reads next: ever fewer, so that all end at the same time.

@@ -157,24 +157,25 @@ class _Copy:
         self._gone, self._problems = [], []
         # Listed before what they refer to: what is written while this runs may come along, and need not.
         snapshots = self._lacking(names.SNAPSHOTS)
+        erasures = self._lacking(names.ERASURES)
         indexes = self._lacking(names.INDEX)
         packs = self._lacking(names.PACKS)
         description = self._lacking(names.DESCRIPTION)
         keys = self._lacking(names.KEYS)
         # Before the snapshots: what is held must never be there without its hold.
         holds = self._lacking(names.HOLDS)
-        last = indexes + snapshots
+        last = indexes + erasures + snapshots
         ahead = description + keys + holds + packs + last
         self._observer(Plan(self._target.url, len(ahead), sum(each.size for each in ahead)))
         for stage in (description + keys + holds, packs):
             self._run(pool, stage)
-        return self._finish(pool, indexes, snapshots) if last else 0
+        return self._finish(pool, [indexes, erasures, snapshots]) if last else 0
 
-    def _finish(self, pool: ThreadPoolExecutor, indexes: list[ObjectInfo], snapshots: list[ObjectInfo]) -> int:
+    def _finish(self, pool: ThreadPoolExecutor, stages: list[list[ObjectInfo]]) -> int:
         """What refers to packs comes when these are there to stay; how many of it must wait."""
-        left = len(indexes) + len(snapshots)
+        left = sum(map(len, stages))
         looked: float | None = None
-        for stage in (indexes, snapshots):
+        for stage in stages:
             for at in range(0, len(stage), _OBJECTS_AT_ONCE):
                 if looked is None or self._seconds() - looked > LOOK_SECONDS:
                     looked = self._seconds()

@@ -6,7 +6,7 @@ the reader role and is None without it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
@@ -14,12 +14,12 @@ import msgspec
 from backupd.errors import Damaged, ObjectMissing, UsageError
 from backupd.mail.headers import readable
 from backupd.model import MessageState
+from backupd.operations.erased import Count, ErasedNote, note
 from backupd.operations.facts import Known, facts_of
 from backupd.operations.protection import Protection
 from backupd.operations.selection import readable_path
-from backupd.repository import runs, segments
+from backupd.repository import envelopes, segments
 from backupd.repository.keys import Role
-from backupd.repository.payload import BlobKind
 from backupd.repository.repository import Repository
 from backupd.repository.runs import Envelope, MessageRow
 from backupd.repository.snapshots import MailboxRecord, Snapshot, SnapshotRef, timestamp
@@ -33,7 +33,7 @@ Pair = tuple[MessageRow, MessageState]
 
 class SnapshotLine(msgspec.Struct, frozen=True):
     """A snapshot in a list. time: when it began. damaged: why it cannot be read, and then the rest says nothing.
-    kept: holds and pins that keep it from being forgotten."""
+    kept: holds and pins that keep it from being forgotten. erased: messages that it lists and that were erased."""
 
     id: str
     account: str
@@ -49,10 +49,12 @@ class SnapshotLine(msgspec.Struct, frozen=True):
     losses: int
     damaged: str = ""
     kept: list[str] = []
+    erased: int = 0
 
 
 class MailboxLine(msgspec.Struct, frozen=True):
-    """A mailbox in a list. path: with "/" between levels. missing: messages the server had and the snapshot lacks."""
+    """A mailbox in a list. path: with "/" between levels. missing: messages the server had and the snapshot lacks.
+    erased: messages that were erased since."""
 
     name: str
     path: str
@@ -63,12 +65,13 @@ class MailboxLine(msgspec.Struct, frozen=True):
     messages: int
     octets: int
     missing: int
+    erased: int = 0
 
 
 class MessageLine(msgspec.Struct, frozen=True):
     """A message in a list. id: of the message in the archive, hexadecimal. date: INTERNALDATE as the server wrote it.
-    gone: it came by POP3, and the server no longer has it. from_, to, subject and attachments are None without the
-    reader role."""
+    gone: it came by POP3, and the server no longer has it. erased: it is not in the archive any more, and why. from_,
+    to, subject and attachments are None without the reader role, and of what was erased."""
 
     uid: int
     id: str
@@ -81,6 +84,7 @@ class MessageLine(msgspec.Struct, frozen=True):
     to: str | None = None
     subject: str | None = None
     attachments: list[str] | None = None
+    erased: ErasedNote | None = None
 
 
 def snapshots(
@@ -94,6 +98,8 @@ def snapshots(
     with ThreadPoolExecutor(_READERS) as pool:
         found = pool.map(lambda ref: _snapshot_line(repository, ref, account or ""), refs)
         pairs = [pair for pair in found if pair]
+    if repository.erased.now.messages:
+        pairs = list(_counted(repository, pairs))
     if protection is None:
         return [line for line, _ in pairs]
     why = protection.reasons([known for _, known in pairs])
@@ -109,6 +115,19 @@ def _snapshot_line(repository: Repository, ref: SnapshotRef, account: str) -> tu
         line = SnapshotLine(ref.id, account, timestamp(ref.time), "", False, False, None, 0, 0, 0, 0, 0, str(error))
         return line, Known(ref, None)
     return describe(ref, snapshot), Known(ref, facts_of(snapshot))
+
+
+def _counted(
+    repository: Repository, pairs: Iterable[tuple[SnapshotLine, Known]]
+) -> Iterator[tuple[SnapshotLine, Known]]:
+    """With what of each snapshot was erased: snapshots are read again, which is cheap beside their lists."""
+    count = Count(repository)
+    for line, known in pairs:
+        try:
+            erased = 0 if line.damaged else count.of_snapshot(repository.snapshot(known.ref))
+        except ObjectMissing:  # forgotten meanwhile
+            erased = 0
+        yield msgspec.structs.replace(line, erased=erased), known
 
 
 def describe(ref: SnapshotRef, snapshot: Snapshot) -> SnapshotLine:
@@ -129,8 +148,10 @@ def describe(ref: SnapshotRef, snapshot: Snapshot) -> SnapshotLine:
     )
 
 
-def mailboxes(snapshot: Snapshot) -> list[MailboxLine]:
-    """The mailboxes of a snapshot, INBOX first and the others by name."""
+def mailboxes(snapshot: Snapshot, repository: Repository | None = None) -> list[MailboxLine]:
+    """The mailboxes of a snapshot, INBOX first and the others by name. repository: None where nobody wants to know what
+    was erased."""
+    count = Count(repository) if repository else None
     lines = [
         MailboxLine(
             name=record.mailbox.name,
@@ -142,6 +163,7 @@ def mailboxes(snapshot: Snapshot) -> list[MailboxLine]:
             messages=record.messages,
             octets=record.octets,
             missing=len(record.missing),
+            erased=count.of_mailbox(record) if count else 0,
         )
         for record in snapshot.mailboxes
     ]
@@ -198,8 +220,9 @@ class Lines:
             flags=[_text(flag) for flag in state.flags],
             labels=[_text(label) for label in state.labels],
             gone=state.gone,
+            erased=note(self._repository.erased.now.messages.get(row.message)),
         )
-        if not self.with_envelopes:
+        if not self.with_envelopes or line.erased:
             return line
         envelope = self.envelope(row)
         return msgspec.structs.replace(
@@ -214,8 +237,7 @@ class Lines:
         """What the message's header said. Raises WrongKey without the reader role, Damaged."""
         run = self._runs.get(row.envelopes)
         if run is None:
-            data = self._repository.get_run(row.envelopes, BlobKind.ENVELOPES)
-            run = runs.decode_envelopes(data, row.envelopes.hex())
+            run = envelopes.read(self._repository, row.envelopes)
             while len(self._runs) >= _RUNS_KEPT:
                 del self._runs[next(iter(self._runs))]
             self._runs[row.envelopes] = run

@@ -24,7 +24,7 @@ from backupd.mail.uidset import UidSet
 from backupd.model import MailboxStatus
 from backupd.operations.messages import MessageStore
 from backupd.operations.state import State
-from backupd.repository import mending, segments
+from backupd.repository import envelopes, mending, segments
 from backupd.repository.mending import Health
 from backupd.repository.repository import Repository
 from backupd.repository.segments import Segment
@@ -86,6 +86,8 @@ def mend(
     known = not amiss or state.is_mended(account, token)
     if parent is None or (known and all(_has_runs(repository, record) for record in parent.mailboxes)):
         return Mended(None, notes, token)
+    # What others have erased is gone, and not lost.
+    notes += [f"{name} cannot be read: what it erased may come back" for name in repository.erased.look().damaged]
     mailboxes = []
     for record in parent.mailboxes:
         kept = _without_lost(repository, store, record)
@@ -117,7 +119,7 @@ def _without_lost(repository: Repository, store: MessageStore, record: MailboxRe
             continue
         lost = []
         for row, _ in pairs:
-            if not repository.has(row.envelopes) or not store.is_whole(row.message):
+            if not envelopes.is_there(repository, row.envelopes) or not store.is_whole(row.message):
                 repository.distrust(row.message)
                 lost.append(row.uid)
         kept += segments.update(repository, [segment], vanished=UidSet.from_uids(lost)) if lost else [segment]

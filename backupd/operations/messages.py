@@ -15,7 +15,7 @@ from typing import IO, NamedTuple
 
 from blake3 import blake3
 
-from backupd.errors import Damaged, ObjectMissing, StorageError, StorageFull, Transient
+from backupd.errors import Damaged, Erased, ObjectMissing, StorageError, StorageFull, Transient
 from backupd.mail import base64lines, headers, split
 from backupd.mail.base64lines import Encoder, Wrapping
 from backupd.mail.split import Literal, PartStart, Piece
@@ -35,12 +35,14 @@ _INLINE = 64 * 1024
 
 
 class Stored(NamedTuple):
-    """A message in the repository. id: its blob id; size: its octets; attachments: raw file names of its parts."""
+    """A message in the repository. id: its blob id; size: its octets; attachments: raw file names of its parts. erased:
+    it is not stored, for it was erased."""
 
     id: bytes
     size: int
     header: bytes
     attachments: tuple[bytes, ...]
+    erased: bool = False
 
 
 class MessageStore:
@@ -51,7 +53,7 @@ class MessageStore:
         self._secrets = repository.secrets
 
     def store(self, body: bytes | Body) -> Stored:
-        """Store a message unless it is there. Durable after the repository's next flush."""
+        """Store a message unless it is there, or was erased. Durable after the repository's next flush."""
         if isinstance(body, bytes):
             return self._store_whole(body)
         if body.size <= IN_MEMORY:
@@ -60,6 +62,8 @@ class MessageStore:
 
     def _store_whole(self, raw: bytes) -> Stored:
         message = self._secrets.content_id(raw)
+        if self._repository.erasure_of(message):
+            return Stored(message, len(raw), headers.header_of(raw), (), erased=True)
         if not split.has_base64(raw):
             self._repository.put(message, BlobKind.PLAIN, raw)
             return Stored(message, len(raw), headers.header_of(raw), headers.attachment_names(raw))
@@ -93,6 +97,8 @@ class MessageStore:
             if len(header) < _HEADER_LIMIT:
                 header += chunk[: _HEADER_LIMIT - len(header)]
         message = identity.digest()
+        if self._repository.erasure_of(message):
+            return Stored(message, body.size, headers.header_of(header), (), erased=True)
         known = self._repository.relies(message)
         maker = _RecipeMaker(self._secrets.content_id)
         names: dict[bytes, None] = {}
@@ -139,7 +145,8 @@ class MessageStore:
         return identity.digest()
 
     def load(self, message: bytes) -> bytes | Body:
-        """The message of this id, proved to be it. Raises Damaged when it, or a part of it, is missing or altered."""
+        """The message of this id, proved to be it. Raises Damaged when it, or a part of it, is missing or altered, and
+        Erased."""
         found = self._read(message)
         return found if isinstance(found, bytes) else self._load(message, found)
 
@@ -155,6 +162,8 @@ class MessageStore:
 
     def _read(self, message: bytes) -> bytes | list[recipe.Piece]:
         """A message, or how to join it."""
+        if gone := self._repository.erased.now.messages.get(message):
+            raise Erased(str(gone), subject=_named(message), remedy="nothing brings it back")
         kind, data = self._repository.read(message)
         if kind is BlobKind.PLAIN:
             return bytes(data)
@@ -171,7 +180,10 @@ class MessageStore:
 
     def is_whole(self, message: bytes) -> bool:
         """Whether the message is there with all its parts, as far as this key can tell: a writer's cannot look into
-        recipes, and believes the index. Bytes are not checked but those of recipes."""
+        recipes, and believes the index. Bytes are not checked but those of recipes. Of what was erased nothing is
+        missing."""
+        if message in self._repository.erased.now:
+            return True
         if not self._repository.has(message):
             return False
         if self._secrets.role is not Role.READER:

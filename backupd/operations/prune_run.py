@@ -12,8 +12,11 @@ from typing import Final, NamedTuple
 from backupd.errors import Interrupted, ObjectMissing, Overtaken, StorageDenied
 from backupd.operations.events import Advance, Observer, Plan, ignore
 from backupd.operations.prune_report import PruneReport
-from backupd.repository import marks, needs
+from backupd.repository import condemning, marks, needs
+from backupd.repository.condemning import Condemned
+from backupd.repository.erasures import Erasures
 from backupd.repository.index import MOST_BLOBS, PackEntry
+from backupd.repository.keys import Role
 from backupd.repository.marks import Marked
 from backupd.repository.moving import Mover
 from backupd.repository.pack_writer import PACK_MAGIC, Sizes
@@ -75,6 +78,7 @@ class PruneRun:
         self._looked, self._known = self._seconds(), list[Marked]()
         self._removed, self._freed = set[str](), 0
         self._locked_until: datetime | None = None
+        self._condemned: Condemned = condemning.NOTHING
         self._known = marks.read(self._storage)
         ours = [each for each in self._known if not marks.of_snapshots(each)]
         seconds = self._grace.total_seconds()
@@ -82,29 +86,32 @@ class PruneRun:
         # After that: whoever stores a snapshot that is not listed here has seen the marks that are ripe. Before the
         # indexes, so that what the snapshots need is known.
         refs = self._repository.refs()
+        erased = self._repository.erased.look()
         with closing(Survey(self._repository, marks.objects(ours))) as survey:
             survey.look()
             survey.learn_parts()
-            walked = walk(self._repository, survey, refs, self._stop)
-            hindrances = self._reckon(survey, walked)
+            walked = walk(self._repository, survey, refs, self._stop, erased=erased)
+            hindrances = self._reckon(survey, walked, erased)
             if hindrances and set(refs) - set(self._repository.refs()):
                 raise Overtaken(
                     "others forgot and pruned meanwhile", subject=self._storage.url, remedy="run it again"
                 )
             whole = walked.is_whole and not walked.missing and not hindrances
+            left = self._condemn(survey, erased)
             swept = self._sweep(survey, ours, ripe, unindexed_may_go=whole)
-            report = self._renew(survey, swept, hindrances, len(refs), whole=whole)
+            report = self._renew(survey, swept, hindrances + left, len(refs), whole=whole)
         if not self._dry_run:
             self._repository.refresh()
         if self._stop.is_set():
             raise Interrupted("stopped", subject=self._storage.url, remedy="the next prune goes on")
         return report
 
-    def _reckon(self, survey: Survey, walked: Walked) -> list[str]:
+    def _reckon(self, survey: Survey, walked: Walked, erased: Erasures) -> list[str]:
         """What is not known to be superfluous is needed; why that is more than it need be."""
         found = [f"snapshot {each} cannot be read" for each in walked.unreadable]
         found += [f"a list of messages of snapshot {each} is lost" for each in walked.lost]
         found += [f"{each.name} cannot be read" for each in survey.indexes if not each.readable]
+        found += [f"{name} cannot be read" for name in erased.damaged]
         if found:
             survey.need_kinds(list(BlobKind))
         elif survey.unknown:
@@ -112,6 +119,20 @@ class PruneRun:
             found = [f"{survey.unknown:,} messages do not tell their parts; a prune with a reader's key finds them out"]
         if walked.missing:
             found.append(f"{walked.missing:,} messages, parts or lists that snapshots need are in no pack")
+        return found
+
+    def _condemn(self, survey: Survey, erased: Erasures) -> list[str]:
+        """Let what was erased go, wherever it lies; why not all of it can. Raises Overtaken where it can by now."""
+        if not erased.messages:
+            return []
+        self._condemned = condemning.condemn(survey, erased)
+        stuck = len(self._condemned.stuck)
+        may_part = self._repository.secrets.role is Role.READER and not self._dry_run
+        if stuck and may_part and condemning.store_anew(self._repository, survey, self._condemned):
+            raise Overtaken("what stood beside erased mail was stored anew", subject=self._storage.url)
+        found = ["erasures were made at the same time; `backupd erase --finish` joins them"] if erased.forks() else []
+        if stuck:
+            found.append(f"erased mail shares blocks with {stuck:,} needed pieces; `backupd erase --finish` parts them")
         return found
 
     # What was marked
@@ -227,7 +248,7 @@ class PruneRun:
     def _decide(self, survey: Survey, mover: Mover) -> PackPlan:
         """A plan that relies on no damaged pack."""
         while True:
-            decided = plan((_use(survey, pack) for pack in survey.packs if _is_used(survey, pack)), self._limits)
+            decided = plan((self._use(survey, pack) for pack in survey.packs if _is_used(survey, pack)), self._limits)
             concerned = chain(decided.gone, decided.small, decided.partly)
             homes = {home for number in concerned for home in survey.replaced.get(number, ())}
             bad = [] if self._dry_run else [each for each in sorted(homes) if not mover.is_good(survey.packs[each])]
@@ -235,6 +256,11 @@ class PruneRun:
                 return decided
             for number in bad:
                 survey.leave_out(survey.packs[number])
+
+    def _use(self, survey: Survey, pack: Pack) -> PackUse:
+        octets = survey.needed_octets(pack)
+        must_go = bool(octets) and self._condemned.must_go(survey, pack)
+        return PackUse(pack.number, pack.size, octets + len(PACK_MAGIC) if octets else 0, must_go)
 
     def _leftovers(self, survey: Survey) -> list[Pack]:
         # By whichever clock is behind: this machine's, or the storage's, which is not before what was stored last.
@@ -337,8 +363,3 @@ def _untold(survey: Survey, swept: Sweep, *, whole: bool) -> set[int]:
 def _is_used(survey: Survey, pack: Pack) -> bool:
     """Whether there is something to decide about it."""
     return pack.good and not pack.marked and any(not survey.indexes[each].marked for each in pack.told)
-
-
-def _use(survey: Survey, pack: Pack) -> PackUse:
-    octets = survey.needed_octets(pack)
-    return PackUse(pack.number, pack.size, octets + len(PACK_MAGIC) if octets else 0)

@@ -164,9 +164,12 @@ class Deletion:
 
 
 def _messages_of(repository: Repository, snapshot: Snapshot) -> frozenset[bytes]:
+    """Ids of the messages it keeps. What was erased it keeps no more, so the server's may be the last there is."""
+    erased = repository.erased.look()
     return frozenset(
         row.message
         for record in snapshot.mailboxes
         for segment in record.segments
         for row, _ in segments.read(repository, segment)
+        if row.message not in erased
     )

@@ -101,11 +101,11 @@ class Recogniser:
         account: str,
         secrets: Secrets,
         *,
-        relies: Callable[[bytes], bool],
+        relies: Callable[[MessageRow], bool],
         server_ids: bool,
     ) -> None:
-        """relies: whether a blob is in the repository and stays there. server_ids: whether the server has EMAILID or
-        X-GM-MSGID."""
+        """relies: whether a message and its envelope are in the repository and stay there. server_ids: whether the
+        server has EMAILID or X-GM-MSGID."""
         self._gone, self._state, self._account, self._secrets = gone, state, account, secrets
         self._relies, self._server_ids = relies, server_ids
 
@@ -123,7 +123,7 @@ class Recogniser:
             facts = described.facts
             row = self._state.recall(self._account, facts.server_id) if facts.server_id else None
             # The state knows messages of snapshots that are forgotten by now.
-            if row and self._relies(row.message) and self._relies(row.envelopes):
+            if row and self._relies(row):
                 yield _at(row, described), described.state
             elif candidates := self._gone.candidates(facts.size, facts.internaldate):
                 likely[facts.uid] = (described, candidates)

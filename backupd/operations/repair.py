@@ -287,7 +287,7 @@ class _Repair:
 
 
 def _stage(name: str) -> int:
-    order = (names.DESCRIPTION, names.KEYS, names.HOLDS, names.PACKS, names.INDEX, names.SNAPSHOTS)
+    order = (names.DESCRIPTION, names.KEYS, names.HOLDS, names.PACKS, names.INDEX, names.ERASURES, names.SNAPSHOTS)
     return next(place for place, prefix in enumerate(order) if name.startswith(prefix))
 
 

@@ -311,13 +311,16 @@ class _Restore:
 
     def _look(self, task: MailboxTask) -> tuple[set[int], int]:
         """UIDs that are to be written, the rest being counted as present; and how many messages there are strangers."""
-        lookup = Lookup(self._target.present(task.record.mailbox), self._held)
+        lookup, erased = Lookup(self._target.present(task.record.mailbox), self._held), self._repository.erased.now
         missing: set[int] = set()
         recognised: set[int] = set()
         octets = 0
         only = self._only.get(task.record.mailbox.raw_name) if self._only is not None else None
         for row, _ in restore_plan.messages_of(self._repository, task.record):
             if only is not None and row.uid not in only:
+                continue
+            if row.message in erased:
+                task.erased.add(row.uid)
                 continue
             # Asked also for what this run has written: it uses up what the target has of it.
             there = lookup.is_there(row)
@@ -330,9 +333,9 @@ class _Restore:
                 missing.add(row.uid)
         journal = self._state.journal(self._journal, task.record.mailbox.raw_name)
         missing -= restore_plan.rewritten_by_the_server(journal, recognised, lookup.strangers)
-        task.present = task.record.messages - task.unreadable - len(missing) - len(task.settled)
+        task.present = task.record.messages - task.unreadable - len(missing) - len(task.settled) - len(task.erased)
         if not task.announced:
-            self._observer(Advance(self._account, task.record.mailbox.name, task.present, octets))
+            self._observer(Advance(self._account, task.record.mailbox.name, task.present + len(task.erased), octets))
             task.announced = True
         return missing, lookup.strangers
 

@@ -9,7 +9,8 @@ from backupd.repository.snapshots import MailboxRecord
 
 class RestoredMailbox(msgspec.Struct, frozen=True):
     """What became of one mailbox. messages, octets: in the snapshot. present: need not be written; altered: written
-    with something left out. In a dry run nothing is written, and messages - present is what would be."""
+    with something left out; erased: left out, since they were erased from the archive. In a dry run nothing is written,
+    and messages - present - erased is what would be."""
 
     name: str
     target_name: str
@@ -19,6 +20,7 @@ class RestoredMailbox(msgspec.Struct, frozen=True):
     written: int = 0
     altered: int = 0
     refused: int = 0
+    erased: int = 0
 
 
 class MailboxTask:
@@ -27,6 +29,7 @@ class MailboxTask:
     def __init__(self, record: MailboxRecord, target_name: str) -> None:
         self.record, self.target_name = record, target_name
         self.settled: set[int] = set()
+        self.erased: set[int] = set()
         self.present = self.written = self.altered = self.refused = self.unreadable = 0
         self.needed: set[int] | None = None  # UIDs that are written together with other mailboxes'
         self.announced = False
@@ -40,7 +43,7 @@ class MailboxTask:
         return self.needed is not None and self.needed <= self.settled
 
     def report(self, *, failed: bool = False) -> RestoredMailbox:
-        left = self.record.messages - self.present - self.written - self.refused if failed else 0
+        left = self.record.messages - self.present - self.written - self.refused - len(self.erased) if failed else 0
         return RestoredMailbox(
             name=self.record.mailbox.name,
             target_name=self.target_name,
@@ -50,4 +53,5 @@ class MailboxTask:
             written=self.written,
             altered=self.altered,
             refused=self.refused + left,
+            erased=len(self.erased),
         )

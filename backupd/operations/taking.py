@@ -49,7 +49,9 @@ class Taking:
         """Remember a message; gives the fingerprint of its header."""
         fingerprint = self._repository.secrets.fingerprint(stored.header)
         self._taken[facts.uid] = _Taken(facts, state, stored.id, stored.size, fingerprint, len(self._envelopes))
-        self._envelopes.append(headers.envelope(stored.header, stored.attachments))
+        # What was erased stays out of what lists show, too.
+        shown = Envelope() if stored.erased else headers.envelope(stored.header, stored.attachments)
+        self._envelopes.append(shown)
         return fingerprint
 
     def rows(self) -> list[tuple[MessageRow, MessageState]]:

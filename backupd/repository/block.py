@@ -49,6 +49,7 @@ class Kind(IntEnum):
     INDEX = 3
     SNAPSHOT = 4
     HOLD = 5
+    ERASURE = 6
 
 
 _KINDS = frozenset(int(kind) for kind in Kind)

@@ -15,14 +15,15 @@ PACKS = "packs/"
 INDEX = "index/"
 SNAPSHOTS = "snapshots/"
 HOLDS = "holds/"
+ERASURES = "erasures/"
 MARKS = "marks/"
 NEEDS = "needs/"
-ALL = (DESCRIPTION, KEYS, PACKS, INDEX, SNAPSHOTS, HOLDS)
+ALL = (DESCRIPTION, KEYS, PACKS, INDEX, SNAPSHOTS, HOLDS, ERASURES)
 """How the names begin of all that a repository is made of. Marks and needs are none of it: they are about what is
 superfluous."""
 
 _SNAPSHOT_NAME = re.compile(r"snapshots/([0-9a-f]{16})/(\d{8}T\d{9}Z-[0-9a-f]{8})\Z")
-_TIMED_NAME = re.compile(r"(marks|needs|holds)/(\d{8}T\d{9}Z-[0-9a-f]{8})\Z")
+_TIMED_NAME = re.compile(r"(marks|needs|holds|erasures)/(\d{8}T\d{9}Z-[0-9a-f]{8})\Z")
 _CONTENT_NAME = re.compile(r"(?:packs/([0-9a-f]{2})|index)/([0-9a-f]{64})\Z")
 
 
@@ -77,6 +78,11 @@ def hold(identifier: str) -> str:
     return f"{HOLDS}{identifier}"
 
 
+def erasure(identifier: str) -> str:
+    """The object name of an erasure."""
+    return f"{ERASURES}{identifier}"
+
+
 def mark_time(name: str) -> datetime | None:
     """The time in the object name of a mark, or None for any other name."""
     return _time_below(MARKS, name)
@@ -90,6 +96,11 @@ def need_time(name: str) -> datetime | None:
 def hold_time(name: str) -> datetime | None:
     """The time in the object name of a hold, or None for any other name."""
     return _time_below(HOLDS, name)
+
+
+def erasure_time(name: str) -> datetime | None:
+    """The time in the object name of an erasure, or None for any other name."""
+    return _time_below(ERASURES, name)
 
 
 def _time_below(prefix: str, name: str) -> datetime | None:
@@ -108,6 +119,6 @@ def proves(name: str, data: Sequence[Buffer]) -> bool | None:
     if match := _CONTENT_NAME.match(name):
         digest = sha256(data)
         return digest == match[2] and match[1] in (None, digest[:2])
-    if parse_snapshot(name) or any(_time_below(prefix, name) for prefix in (MARKS, NEEDS, HOLDS)):
+    if parse_snapshot(name) or any(_time_below(prefix, name) for prefix in (MARKS, NEEDS, HOLDS, ERASURES)):
         return sha256(data)[:8] == name[-8:]
     return None

@@ -18,11 +18,12 @@ MAX_UNUSED: Final = 0.05
 
 class PackUse(NamedTuple):
     """A pack that is there, is good, and is marked by nobody. size: its octets; needed: those of its blocks that hold
-    something that is needed."""
+    something that is needed. must_go: it has something that was erased, and that nobody needs."""
 
     number: int
     size: int
     needed: int
+    must_go: bool = False
 
     @property
     def unused(self) -> int:
@@ -43,8 +44,8 @@ class Limits(NamedTuple):
 
 class Plan(NamedTuple):
     """Numbers of packs. gone: of which nothing is needed. small, partly: whose needed blocks are moved, because they
-    are small, or unused in part. unused: octets that stay unused in those that stay. over: whether that is more than
-    may be, since no more may be moved."""
+    are small, or unused in part, or must go. unused: octets that stay unused in those that stay. over: whether that is
+    more than may be, since no more may be moved."""
 
     gone: list[int]
     small: list[int]
@@ -75,7 +76,10 @@ def plan(packs: Iterable[PackUse], limits: Limits) -> Plan:
         if isinstance(limits.max_unused, int)
         else limits.max_unused * sum(pack.needed for pack in used)
     )
-    partly: list[int] = []
+    partly = [pack.number for pack in staying if pack.must_go]  # whatever else may be moved
+    left = max(0, left - sum(pack.needed for pack in staying if pack.must_go))
+    unused -= sum(pack.unused for pack in staying if pack.must_go)
+    staying = [pack for pack in staying if not pack.must_go]
     for pack in sorted(staying, key=lambda each: (-each.unused / each.size, each.number)):
         if unused <= most:
             break

@@ -50,10 +50,18 @@ class Reliance:
     """Of one open repository. Safe to use from several threads."""
 
     def __init__(
-        self, storage: Storage, index: IndexCache, refresh: Callable[[], None], clocks: Sequence[Clock] = CLOCKS
+        self,
+        storage: Storage,
+        index: IndexCache,
+        refresh: Callable[[], None],
+        clocks: Sequence[Clock] = CLOCKS,
+        *,
+        beside: Callable[[], object] = lambda: None,
     ) -> None:
-        """refresh: brings the index up to date, and takes out of it what is gone."""
+        """refresh: brings the index up to date, and takes out of it what is gone. beside: called with each look at
+        marks, for what else others may have said meanwhile."""
         self._storage, self._index, self._refresh, self._clocks = storage, index, refresh, clocks
+        self._beside = beside
         self._lock = threading.RLock()
         self._looked: list[float] | None = None
         self._overtaken: Overtaken | None = None
@@ -125,6 +133,7 @@ class Reliance:
     def _look(self) -> None:
         now, before = [clock() for clock in self._clocks], self._looked
         found = marks.read(self._storage)
+        self._beside()
         fresh = [each for each in found if each.name not in self._seen]
         late = before is not None and self._since(before) > LATE_SECONDS
         if fresh or late or before is None:

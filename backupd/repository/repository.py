@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Self
 
 from backupd.errors import Damaged, ObjectMissing, Overtaken, StorageDenied, UsageError
-from backupd.repository import index, names, recipe, slots, snapshots
+from backupd.repository import erasures, index, names, recipe, slots, snapshots
 from backupd.repository.blob_reader import BlobReader
 from backupd.repository.description import describe
 from backupd.repository.effort import Effort
+from backupd.repository.erasures import Erasure, Gone, Register
 from backupd.repository.index_cache import WHOLE_PACK, IndexCache
 from backupd.repository.keys import Random, Role, Secrets
 from backupd.repository.pack_writer import PackWriter, Sizes
@@ -60,7 +61,8 @@ class Repository:
             look_again=self._look_again,
             look_elsewhere=self._look_elsewhere,
         )
-        self._reliance = Reliance(storage, self.index, self.refresh, clocks)
+        self.erased = Register(storage, secrets)
+        self._reliance = Reliance(storage, self.index, self.refresh, clocks, beside=self.erased.look)
         self._writer: PackWriter | None = None
         # Blobs taken and not yet in the index; emptied by each flush.
         self._fresh: set[bytes] = set()
@@ -180,6 +182,11 @@ class Repository:
             return True
         return blob_id not in self._distrusted and self.index.may_have(blob_id) and self._reliance.relies(blob_id)
 
+    def erasure_of(self, message: bytes) -> Gone | None:
+        """That a message was erased, and so is not to be stored; by the last look at marks. Raises Overtaken."""
+        self._reliance.look()
+        return self.erased.now.messages.get(message)
+
     def distrust(self, blob_id: bytes) -> None:
         """Take the blob again when it is offered, although it is there: it, or what it refers to, is damaged."""
         self._distrusted.add(blob_id)
@@ -289,6 +296,16 @@ class Repository:
         self.storage.put(ref.name, [data])
         self._confirm([ref.name])
         return ref
+
+    def put_erasure(self, record: Erasure) -> str:
+        """Flush, then store the erasure, whose id this gives: from then on nobody shows what it names."""
+        self.flush()
+        self._reliance.look()
+        identifier, data = erasures.seal(record, self.secrets, self.random)
+        self.storage.put(names.erasure(identifier), [data])
+        self._confirm([names.erasure(identifier)])
+        self.erased.look()
+        return identifier
 
     def _confirm(self, stored: Sequence[str]) -> None:
         """What was just stored refers to what is there; else it is taken back. Raises Overtaken."""

@@ -230,7 +230,7 @@ class Survey:
             return -1, False
         number = rows[0][0]
         if len(rows) > 1:
-            packs = [self._pack_of(each) for each, _ in rows]
+            packs = [self.pack_of(each) for each, _ in rows]
             home = max(range(len(rows)), key=lambda at: packs[at].rank)
             number = rows[home][0]
             for pack in packs:
@@ -248,6 +248,47 @@ class Survey:
                 if self.need(each, part=True)[0] < 0:
                     self.missing += 1
         return number, True
+
+    def places(self, blob: bytes) -> list[tuple[int, bytes | None]]:
+        """(number, ids of the parts that it needs there; None: not known) of all places of a blob."""
+        return self._database.execute("SELECT number, parts FROM place WHERE id = ?", (blob,)).fetchall()
+
+    def is_needed(self, number: int) -> bool:
+        """Whether the blob is needed from this place."""
+        return self._state[number] > 0
+
+    def unneeded(self) -> list[int]:
+        """Blocks of content, by number, of which some blob is not needed from there."""
+        content, states, first = (BlobKind.PLAIN, BlobKind.RECIPE, BlobKind.ENVELOPES), self._state, self._first
+        return [at for at, one in enumerate(first) if self._kinds[one] in content and 0 in states[one : self._end(at)]]
+
+    def ids(self, block: int) -> list[tuple[int, bytes]]:
+        """(number, id) of all blobs of a block."""
+        self._database.execute("CREATE INDEX IF NOT EXISTS by_number ON place (number)")
+        query = "SELECT number, id FROM place WHERE number >= ? AND number < ? ORDER BY number"
+        return self._database.execute(query, (self._first[block], self._end(block))).fetchall()
+
+    def pack_of(self, number: int) -> Pack:
+        """The pack of a blob's place."""
+        return self.packs[self._pack[self.block_of(number)]]
+
+    def is_block_needed(self, block: int) -> bool:
+        """Whether a blob is needed from this block."""
+        return any(self._state[self._first[block] : self._end(block)])
+
+    def octets(self, number: int) -> int:
+        """Of a blob, before compression."""
+        return self._sizes[number]
+
+    def make_home(self, places: Iterable[int], home: int) -> None:
+        """Of all places of a blob, it is needed from this one."""
+        new = self.pack_of(home)
+        for number in places:
+            if number == home:
+                continue
+            self._state[home], self._state[number] = max(self._state[home], self._state[number]), 0
+            if (old := self.pack_of(number)) is not new:
+                self.replaced.setdefault(old.number, set()).add(new.number)
 
     def need_kinds(self, kinds: Collection[BlobKind]) -> None:
         """All blobs of these kinds are needed, as it is not known which."""
@@ -273,9 +314,6 @@ class Survey:
 
     # Packs and blocks
 
-    def _pack_of(self, number: int) -> Pack:
-        return self.packs[self._pack[bisect_right(self._first, number) - 1]]
-
     def _end(self, number: int) -> int:
         """The number after that of the last blob of a block."""
         return self._first[number + 1] if number + 1 < len(self._first) else len(self._state)
@@ -287,11 +325,7 @@ class Survey:
 
     def needed_blocks(self, pack: Pack) -> list[int]:
         """The numbers, in the pack, of its blocks with a blob that is needed from there."""
-        return [
-            at
-            for at in range(pack.blocks)
-            if any(self._state[self._first[pack.first + at] : self._end(pack.first + at)])
-        ]
+        return [at for at in range(pack.blocks) if self.is_block_needed(pack.first + at)]
 
     def needed_octets(self, pack: Pack) -> int:
         """Octets of these blocks."""

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 from backupd.errors import Damaged, Interrupted, ObjectMissing
 from backupd.repository import block, payload, runs
+from backupd.repository.erasures import Erasures
 from backupd.repository.payload import BlobKind
 from backupd.repository.repository import Repository
 from backupd.repository.segments import Segment
@@ -61,15 +62,24 @@ class _Task(NamedTuple):
 
 
 def walk(
-    repository: Repository, survey: Survey, refs: Sequence[SnapshotRef], stop: threading.Event | None = None
+    repository: Repository,
+    survey: Survey,
+    refs: Sequence[SnapshotRef],
+    stop: threading.Event | None = None,
+    *,
+    erased: Erasures | None = None,
 ) -> Walked:
-    """Mark all that these snapshots need. Raises Interrupted; Overtaken when others have pruned meanwhile."""
-    return _Walk(repository, survey, stop or threading.Event()).run(refs)
+    """Mark all that these snapshots need. erased: whose messages nobody needs; None: as the repository knows by now.
+
+    Raises Interrupted; Overtaken when others have pruned meanwhile.
+    """
+    erased = repository.erased.now if erased is None else erased
+    return _Walk(repository, survey, erased, stop or threading.Event()).run(refs)
 
 
 class _Walk:
-    def __init__(self, repository: Repository, survey: Survey, stop: threading.Event) -> None:
-        self._repository, self._survey, self._stop = repository, survey, stop
+    def __init__(self, repository: Repository, survey: Survey, erased: Erasures, stop: threading.Event) -> None:
+        self._repository, self._survey, self._erased, self._stop = repository, survey, erased, stop
         self._unreadable: list[str] = []
         self._lost: dict[str, None] = {}
         self._missing = 0
@@ -166,12 +176,14 @@ class _Walk:
         for first, end in rows:
             envelopes.update(found.run[first:end])
             for at in range(32 * first, 32 * end, 32):
-                self._need(found.messages[at : at + 32])
+                if (message := found.messages[at : at + 32]) not in self._erased:
+                    self._need(message)
         for number in sorted(envelopes):
-            self._need(found.runs[number])
+            self._need(*self._erased.places(found.runs[number]))
 
-    def _need(self, blob: bytes) -> None:
-        if self._survey.need(blob)[0] < 0:
+    def _need(self, *blobs: bytes) -> None:
+        """The first of these that is there is needed."""
+        if not any(blob in self._erased.planned or self._survey.need(blob)[0] >= 0 for blob in blobs):
             self._missing += 1
 
     def _fresh(self, membership: int, rows: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:

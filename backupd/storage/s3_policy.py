@@ -1,7 +1,8 @@
 """The least that a role needs to do in a bucket, as an IAM policy.
 
 Only the pruner may delete, and it is no role of backups: whoever has the credentials of a writer can neither remove nor
-replace what is stored. The repairer brings back what was lost, out of versions too.
+replace what is stored. Nor may a writer store erasures, for what these name a prune removes. The repairer brings back
+what was lost, out of versions too.
 
 Amazon can insist on `If-None-Match` (condition keys s3:if-none-match and s3:ObjectCreationOperation) and limit the time
 of locks; other services need not know these keys, so there they are left out.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal, get_args
 
-Role = Literal["writer", "reader", "auditor", "copier", "pruner", "repairer"]
+Role = Literal["writer", "reader", "auditor", "copier", "pruner", "eraser", "repairer"]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
 Statement = dict[str, Any]
@@ -19,9 +20,10 @@ Statement = dict[str, Any]
 _VERSION: Final = "2012-10-17"
 _WRITTEN: Final = ("packs/", "index/", "snapshots/", "holds/", "needs/", "probe/")
 """What backups store, and `doctor`. The description and the keys come once, from whoever sets the repository up."""
-_COPIED: Final = (*_WRITTEN, "keys/", "repository.json")
+_ERASED: Final = (*_WRITTEN, "erasures/")
+_COPIED: Final = (*_ERASED, "keys/", "repository.json")
 _PRUNED: Final = (*_WRITTEN, "marks/")
-_OF_ROLE: Final = {"writer": _WRITTEN, "copier": _COPIED, "pruner": _PRUNED, "repairer": _COPIED}
+_OF_ROLE: Final = {"writer": _WRITTEN, "copier": _COPIED, "pruner": _PRUNED, "eraser": _ERASED, "repairer": _COPIED}
 
 
 def policy(

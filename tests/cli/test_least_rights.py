@@ -121,6 +121,17 @@ def test_a_repairer_brings_back_what_was_removed(as_: As, seaweedfs: SeaweedFS, 
     assert as_("reader", "restore", "alice@latest", "eml:out").code == 0
 
 
+def test_a_writer_erases_nothing_and_an_eraser_does(as_: As) -> None:
+    assert as_("writer", "backup", "alice").code == 0
+    words = ["erase", "--query", "subject:One", "--reason", "asked to", "--although-locked", "--yes"]
+    result = as_("writer", *words)
+    assert (result.code, "s3-policy --role eraser" in result.err) == (1, True), result.err
+    assert all("erasures/" in each for each in as_.refused)
+    result = as_("eraser", *words)
+    assert (result.code, as_.refused) == (0, []), result.err
+    assert "1 erased" in as_("reader", "snapshots").out
+
+
 def test_a_pruner_prunes(as_: As, account: Account) -> None:
     for number in range(9):
         account.deliver("INBOX", [message(f"Small {number}")])

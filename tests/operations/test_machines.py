@@ -1,6 +1,7 @@
-"""Several machines back up into one repository, forget, hold, copy and prune it at the same time. Their clocks differ,
-they stand still for days, and die at any write. Whatever happens, every message of every snapshot that is there can be
-restored, from the repository and from its copy.
+"""Several machines back up into one repository, forget, hold, erase, copy and prune it at the same time. Their clocks
+differ, they stand still for days, and die at any write. Whatever happens, every message of every snapshot that is
+there, unless it was erased, can be restored, from the repository and from its copy; and when all have ended, and what
+was erased is finished and pruned, nothing of it is in any object.
 
 Nothing here is timed: what happens between any two requests of an operation is drawn; see simulated_world.py.
 """
@@ -11,7 +12,7 @@ import itertools
 
 from hypothesis import HealthCheck, event, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from backupd.operations.retention import Rules
 from backupd.turns import TURN
@@ -29,6 +30,7 @@ OTHERS = st.one_of(
     st.tuples(st.just("back up"), st.integers(1, 2)),
     st.tuples(st.just("back up common"), st.integers(1, 2)),
     st.tuples(st.just("copy"), st.just(1)),
+    st.tuples(st.just("erase"), st.integers(0, len(MAILS) - 1)),
 )
 INTERRUPTIONS = st.dictionaries(st.integers(0, 25), st.lists(OTHERS, min_size=1, max_size=4), max_size=2)
 BETWEEN_MAILS = st.dictionaries(st.integers(1, 5), st.lists(OTHERS, min_size=1, max_size=4), max_size=3)
@@ -70,6 +72,7 @@ class Machines(RuleBasedStateMachine):
             "forget one": lambda: scene.forget_one(1, View(scene.storage), number),
             "back up": lambda: scene.back_up(number, View(scene.storage)),
             "back up common": lambda: scene.back_up(number, View(scene.storage), common=True),
+            "erase": lambda: scene.erase(1, View(scene.storage), number),
             "copy": lambda: scene.copy(number, View(scene.storage), View(scene.second)),
         }
         return events[what]
@@ -93,6 +96,11 @@ class Machines(RuleBasedStateMachine):
 
     def _view(self, shared: Shared, drawn: Drawn, dies_at: int | None) -> View:
         return View(shared, self._interruptions(drawn), dies_at)
+
+    @initialize(mails=st.lists(SOME, min_size=3, max_size=3))
+    def begin(self, mails: list[list[int]]) -> None:
+        for number, some in enumerate(mails):
+            self.others_back_up(number, some, common=number == 0)
 
     # The first machine's operations are interrupted; it is the others that interrupt.
 
@@ -152,6 +160,19 @@ class Machines(RuleBasedStateMachine):
     @rule()
     def release(self) -> None:
         self.scene.release(1)
+
+    @rule(which=st.integers(0, len(MAILS) - 1), allowed=st.booleans(), drawn=INTERRUPTIONS, dies_at=DEATH)
+    def erase(self, which: int, allowed: bool, drawn: Drawn, dies_at: int | None) -> None:
+        self.scene.erase(0, self._view(self.scene.storage, drawn, dies_at), which, allowed=allowed)
+
+    @rule(number=st.integers(1, 2), which=st.integers(0, len(MAILS) - 1))
+    def others_erase(self, number: int, which: int) -> None:
+        self.scene.erase(number, View(self.scene.storage), which)
+
+    @precondition(lambda self: self.scene.told["erased messages"])
+    @rule()
+    def finish_what_was_erased(self) -> None:
+        self.scene.finish()
 
     @rule(drawn=INTERRUPTIONS, dies_at=DEATH)
     def copy(self, drawn: Drawn, dies_at: int | None) -> None:

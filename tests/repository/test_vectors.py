@@ -11,7 +11,7 @@ import pytest
 
 from backupd.mail.base64lines import Wrapping, encode
 from backupd.model import MessageState
-from backupd.repository import block, holds, index, names, payload, recipe, runs, slots
+from backupd.repository import block, erasures, holds, index, names, payload, recipe, runs, slots
 from backupd.repository.keys import Secrets
 from backupd.repository.payload import BlobKind
 
@@ -105,3 +105,12 @@ def test_holds(secrets: Secrets) -> None:
         data = bytes.fromhex(vector["octets"])
         name = names.hold(f"20261101T120000000Z-{names.sha256([data])[:8]}")
         assert msgspec.to_builtins(holds.unseal(data, secrets, name)) == vector["record"]
+
+
+def test_erasures(secrets: Secrets) -> None:
+    for vector in VECTORS["erasures"]:
+        data = bytes.fromhex(vector["octets"])
+        name = names.erasure(f"20261104T120000000Z-{names.sha256([data])[:8]}")
+        record = erasures.unseal(data, secrets, name)
+        assert (record.format, record.created, record.reason) == (1, vector["created"], vector["reason"])
+        assert (record.messages.hex(), record.envelopes.hex()) == (vector["messages"], vector["envelopes"])

@@ -64,6 +64,14 @@ def test_only_a_pruner_removes_and_it_leaves_keys_and_description() -> None:
     assert not any(allows(document, "s3:DeleteObject", f"{BUCKET}/{name}") for name in FIXED)
 
 
+def test_only_who_may_erase_or_copy_stores_erasures() -> None:
+    """A prune removes what they name, so a writer that was stolen could have mail removed."""
+    for role in ROLES:
+        allowed = allows(policy("mail", "", role, conditions=False), "s3:PutObject", f"{BUCKET}/erasures/x")
+        assert allowed == (role in ("copier", "eraser", "repairer"))
+        assert allows(policy("mail", "", role, conditions=False), "s3:GetObject", f"{BUCKET}/erasures/x")
+
+
 def test_a_service_that_does_not_know_amazons_conditions_gets_none() -> None:
     document = policy("mail", "", "writer", conditions=False)
 
@@ -71,7 +79,7 @@ def test_a_service_that_does_not_know_amazons_conditions_gets_none() -> None:
     assert all("Condition" not in statement for statement in document["Statement"])
 
 
-@pytest.mark.parametrize("role", ["writer", "copier", "pruner", "repairer"])
+@pytest.mark.parametrize("role", ["writer", "copier", "pruner", "eraser", "repairer"])
 def test_whoever_stores_may_lock_for_as_long_as_is_configured_and_no_longer(role: Role) -> None:
     place = f"{BUCKET}/{OBJECTS[0]}"
     assert not allows(policy("mail", "", role, conditions=True), "s3:PutObjectRetention", place)

@@ -16,6 +16,20 @@ def whole(body: bytes | Body) -> bytes:
     return body if isinstance(body, bytes) else b"".join(body.chunks())
 
 
+def unerased(repository: Repository, snapshot: Snapshot) -> Contents:
+    """The same without what was erased."""
+    store, erased = MessageStore(repository), repository.erased.now
+    return {
+        record.mailbox.raw_name: {
+            row.uid: (whole(store.load(row.message)), state.flags, row.internaldate)
+            for segment in record.segments
+            for row, state in segments.read(repository, segment)
+            if row.message not in erased
+        }
+        for record in snapshot.mailboxes
+    }
+
+
 def newest(repository: Repository, account: str = "alice") -> Snapshot:
     """The newest snapshot of an account."""
     return repository.snapshot(repository.refs(account)[-1])

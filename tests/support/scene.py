@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-from backupd.errors import Busy, Overtaken, StorageUnavailable, UsageError
+from backupd.errors import Busy, Forbidden, Overtaken, StorageUnavailable, UsageError
+from backupd.mail.query import parse
 from backupd.operations import hold
 from backupd.operations.backup import backup
 from backupd.operations.copy import CopyReport, copy
+from backupd.operations.erase import erase
 from backupd.operations.forget import forget, forget_snapshots
 from backupd.operations.prune import prune
 from backupd.operations.retention import Rules
@@ -24,7 +26,8 @@ from backupd.repository.pack_writer import Sizes
 from backupd.repository.repository import Repository, create
 from backupd.repository.slots import Argon2
 from tests.support.mail import Attachment, message, noise
-from tests.support.reading import contents
+from tests.support.opened import contains
+from tests.support.reading import Contents, unerased
 from tests.support.simulated_account import SimulatedAccount
 from tests.support.simulated_world import Shared, View, World
 
@@ -33,6 +36,7 @@ SIZES = Sizes(block=3000, pack=12_000)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 FILES = [Attachment(f"{number}.bin", noise(number, 1500 + 700 * number)) for number in range(3)]
 MAILS = [message(f"Message {number}", noise(100 + number, 600).hex()) for number in range(5)]
+SUBJECTS = [f"Message {number}" for number in range(5)] + [f"With files {number}" for number in range(5)]
 MAILS += [message(f"With files {number}", attachments=FILES[number % 3 : number % 3 + 2]) for number in range(5)]
 
 
@@ -62,7 +66,8 @@ class Scene:
             Machine(f"machine{number}", State(self.folder / str(number)), skew, role)
             for number, (skew, role) in enumerate(zip(skews, roles, strict=True))
         ]
-        self.taken: dict[str, object] = {}
+        self.taken: dict[str, Contents] = {}
+        self.erased: set[int] = set()
         self.held: dict[str, str] = {}
         self.told: Counter[str] = Counter()
         self.failures: list[BaseException] = []
@@ -72,11 +77,13 @@ class Scene:
             machine.state.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _do(self, machine: Machine, view: View, work: Callable[[Repository], None]) -> None:
-        """One operation, on one machine."""
+    def _do(
+        self, machine: Machine, view: View, work: Callable[[Repository], None], role: Role | None = None
+    ) -> None:
+        """One operation, on one machine; role: of the key that it is given for this."""
         self.world.enter(view)
         try:
-            secrets = self.secrets.for_role(machine.role)
+            secrets = self.secrets.for_role(role or machine.role)
             clocks = (lambda: self.world.seconds, lambda: self.world.time(machine.skew).timestamp())
             cache = machine.state.path if view.url == self.storage.url else None
             with Repository(view, secrets, cache=cache, sizes=SIZES, clocks=clocks) as repository:
@@ -163,13 +170,59 @@ class Scene:
                 seconds=lambda: self.world.seconds,
             )
             assert not report.damaged, report.damaged
-            assert not report.hindrances, report.hindrances
+            hindrances = [each for each in report.hindrances if "backupd erase --finish" not in each]
+            assert not hindrances, hindrances
+            self.told["erased mail that shares blocks"] += len(report.hindrances)
             self.told["packs removed"] += report.removed
             self.told["packs that nothing needs"] += report.unneeded
             self.told["packs needed in part"] += report.repacked
             self.told["marked and needed"] += len(report.needed)
 
         self._do(machine, view, work)
+
+    def erase(self, number: int, view: View, which: int | None, *, allowed: bool = True) -> None:
+        """Erase one of MAILS that snapshots may have; None: finish what was erased before. allowed: leave out
+        what a hold keeps."""
+        machine = self.machines[number]
+        if which is not None:
+            stored = [each for each, raw in enumerate(MAILS) if raw in self._stored()]
+            if not stored:
+                return
+            which = stored[which % len(stored)]
+            self.erased.add(which)
+
+        def work(repository: Repository) -> None:
+            query = parse(f'subject:"{SUBJECTS[which]}"') if which is not None else None
+            try:
+                now = self.world.time(machine.skew)
+                report = erase(repository, query, reason="a test", now=now, what_is_allowed=allowed)
+            except Forbidden:
+                assert self.held
+                self.told["erasures that a hold forbids"] += 1
+            else:
+                self.told["erased messages"] += report.messages
+                self.told["erasures that a hold forbids"] += report.forbidden
+
+        self._do(machine, view, work, Role.READER)
+
+    def _stored(self) -> set[bytes]:
+        """What is in some snapshot that was taken."""
+        return {raw for taken in self.taken.values() for box in taken.values() for raw, _, _ in box.values()}
+
+    def finish(self) -> None:
+        """When all have ended, what was erased is finished, and prunes remove it: nothing is left of it, anywhere."""
+        self.machines[0].account.append(b"INBOX", message("The last"))
+        self.back_up(0, View(self.storage))  # which takes up what killed runs left behind
+        self.erase(0, View(self.storage), None)
+        for _ in range(4):
+            self.world.wait(30)
+            self.prune(1, View(self.storage))
+        with Repository(View(self.storage), self.secrets) as repository:
+            gone = [which for which in self.erased if self.secrets.content_id(MAILS[which]) in repository.erased.now]
+        for which in gone:
+            left = contains(View(self.storage), self.secrets, SUBJECTS[which].encode())
+            assert not left, f"{SUBJECTS[which]} is erased and still there"
+        self.told["erasures that are gone from every object"] += len(gone)
 
     def mark(self, number: int) -> None:
         """All but the newest snapshots are forgotten, and what only they needed is marked."""
@@ -209,11 +262,22 @@ class Scene:
             with Repository(View(storage), self.secrets, sizes=SIZES) as repository:
                 refs = repository.refs()
                 for ref in refs:
-                    found = contents(repository, repository.snapshot(ref))
-                    assert found == self.taken.get(ref.id, found), ref.id
+                    found = unerased(repository, repository.snapshot(ref))
+                    kept = {
+                        name: {uid: each for uid, each in box.items() if not self._is_erased(repository, each[0])}
+                        for name, box in self.taken.get(ref.id, found).items()
+                    }
+                    assert found == kept, ref.id
                 if storage is self.storage:
                     assert set(self.held) <= {ref.id for ref in refs}
                     assert len(holds.read(repository).held) >= len(self.held)
+
+
+    def _is_erased(self, repository: Repository, raw: bytes) -> bool:
+        """Whether a message was erased, which it was only if somebody asked for that."""
+        erased = self.secrets.content_id(raw) in repository.erased.now
+        assert not erased or any(raw == MAILS[which] for which in self.erased)
+        return erased
 
 
 def _call(function: Callable[..., object], *arguments: object, **options: object) -> None:

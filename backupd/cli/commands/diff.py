@@ -110,6 +110,8 @@ def _more(number: int, most: int | None) -> None:
 
 def _message(pair: Pair, lines: Lines) -> str:
     line = lines.line(pair)
+    if line.erased:
+        return f"{line.uid:>6}  {output.mail_date(line.date):16}  ({line.erased})"
     about = line.id[:16] if line.subject is None else f"{line.from_ or '(no sender)'}: {line.subject or '(no subject)'}"
     return f"{line.uid:>6}  {output.mail_date(line.date):16}  {about}"
 

@@ -36,16 +36,16 @@ def command(snapshot: str, mailbox: str | None = None, /, *, context: Here) -> i
     with context.repository() as repository:
         ref, found = context.find(repository, snapshot)
         if mailbox is None:
-            _mailboxes(context, ref, found)
+            _mailboxes(context, repository, ref, found)
         else:
             _messages(context, repository, ref, look.find_mailbox(found, mailbox))
     return 0
 
 
-def _mailboxes(context: Context, ref: SnapshotRef, snapshot: Snapshot) -> None:
+def _mailboxes(context: Context, repository: Repository, ref: SnapshotRef, snapshot: Snapshot) -> None:
     from backupd.operations import look
 
-    lines = look.mailboxes(snapshot)
+    lines = look.mailboxes(snapshot, repository)
     if context.json:
         output.document({"snapshot": look.describe(ref, snapshot), "mailboxes": lines})
         return
@@ -62,6 +62,8 @@ def _remarks(line: MailboxLine) -> str:
         remarks.append("holds no messages")
     if line.missing:
         remarks.append(f"{line.missing:,} missing")
+    if line.erased:
+        remarks.append(f"{line.erased:,} erased")
     return " ".join(remarks)
 
 
@@ -85,6 +87,8 @@ def _message(line: MessageLine, width: int | None) -> str:
     gone = "-" if line.gone else ""
     keywords = "+" if any(flag.lower() not in _LETTERS for flag in line.flags) else ""
     start = f"{line.uid:>7}  {output.mail_date(line.date):16}  {output.size(line.size):>7}  {flags + keywords + gone:4}"
+    if line.erased:
+        return f"{start}  ({line.erased})"
     if line.from_ is None:
         return f"{start}  {line.id[:16]}"
     sender = output.clean(line.from_)

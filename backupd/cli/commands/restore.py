@@ -99,6 +99,7 @@ def _elsewhere(context: Context, target: str) -> Source | None:
 def _tell(context: Context, report: RestoreReport) -> None:
     verb = "TO WRITE" if report.dry_run else "WRITTEN"
     refused = any(each.refused for each in report.mailboxes)
+    erased = any(each.erased for each in report.mailboxes)
     if not context.quiet:
         output.table(
             [
@@ -108,6 +109,7 @@ def _tell(context: Context, report: RestoreReport) -> None:
                 Column("THERE", right=True),
                 Column(verb, right=True),
                 *([Column("REFUSED", right=True)] if refused else []),
+                *([Column("ERASED", right=True)] if erased else []),
             ],
             [
                 (
@@ -115,8 +117,9 @@ def _tell(context: Context, report: RestoreReport) -> None:
                     each.target_name,
                     f"{each.messages:,}",
                     f"{each.present:,}",
-                    f"{each.messages - each.present if report.dry_run else each.written:,}",
+                    f"{each.messages - each.present - each.erased if report.dry_run else each.written:,}",
                     *([f"{each.refused:,}"] if refused else []),
+                    *([f"{each.erased:,}"] if erased else []),
                 )
                 for each in report.mailboxes
             ],
@@ -134,14 +137,16 @@ def summary(report: RestoreReport) -> str:
     messages = sum(each.messages for each in report.mailboxes)
     present = sum(each.present for each in report.mailboxes)
     written = sum(each.written for each in report.mailboxes)
+    erased = sum(each.erased for each in report.mailboxes)
+    left_out = f"{erased:,} left out, for {'it was' if erased == 1 else 'they were'} erased"
     if report.dry_run:
-        return (
-            f"{report.target}: {output.count(messages - present, 'message')} would be written, {present:,} are there; "
-            "nothing was changed (dry run)"
-        )
+        would = f"{output.count(messages - present - erased, 'message')} would be written, {present:,} are there"
+        would += f", {left_out}" if erased else ""
+        return f"{report.target}: {would}; nothing was changed (dry run)"
     refused = sum(each.refused for each in report.mailboxes)
     altered = sum(each.altered for each in report.mailboxes)
     said = [f"{output.count(written, 'message')} written", f"{present:,} were there"]
     said += [f"{altered:,} of them with something left out"] if altered else []
     said += [f"{refused:,} refused"] if refused else []
+    said += [left_out] if erased else []
     return f"{report.target}: {', '.join(said)}"

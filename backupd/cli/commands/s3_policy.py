@@ -17,8 +17,8 @@ def command(*, role: Role, context: Here) -> int:
     ----------
     role
         writer: takes snapshots, and can neither remove nor replace anything. reader: restores. auditor: checks what is
-        stored. copier: makes the bucket a copy of another repository. pruner: removes what no snapshot needs. repairer:
-        brings back what was lost or damaged.
+        stored. copier: makes the bucket a copy of another repository. pruner: removes what no snapshot needs. eraser:
+        takes messages out of all snapshots. repairer: brings back what was lost or damaged.
     """
     from backupd.storage import s3_settings
 

@@ -72,7 +72,8 @@ def command(account: str | None = None, /, *, context: Here) -> int:
 
 def _state(line: SnapshotLine) -> str:
     kept = [word for word in ("hold", "pinned") if any(why.startswith(word) for why in line.kept)]
-    return ", ".join([_health(line), *("held" if word == "hold" else word for word in kept)])
+    erased = [f"{line.erased:,} erased"] if line.erased else []
+    return ", ".join([_health(line), *erased, *("held" if word == "hold" else word for word in kept)])
 
 
 def _health(line: SnapshotLine) -> str:

@@ -1,0 +1,188 @@
+"""Queries: which messages are meant, by what lists show of them.
+
+    from:ann@example.com subject:"quarterly figures" -in:Junk before:2026-05-01
+
+Terms are separated by spaces, and all of them must hold; `OR` between two stands for either, and binds closer; `-`
+before a term is "not". A word alone is looked for in sender, recipients, subject and names of attachments.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from fnmatch import fnmatchcase
+from typing import Final, NamedTuple
+
+from backupd.errors import UsageError
+from backupd.mail import dates
+from backupd.mail.headers import readable
+from backupd.repository.runs import Envelope
+
+KEYS: Final = (
+    "from", "to", "subject", "attachment", "message-id", "in", "id", "after", "before", "on", "larger", "smaller",
+)  # fmt: skip
+_TERM = re.compile(r'(?P<no>-?)(?:(?P<key>[A-Za-z-]+):)?(?:"(?P<quoted>[^"]*)"|(?P<plain>[^\s"]+))(?=\s|\Z)')
+_ADDRESS = re.compile(r"[^\s<>,;:()\"']+@[^\s<>,;:()\"']+")
+_UNITS = {"": 1, "b": 1, "k": 1000, "kb": 1000, "m": 1000**2, "mb": 1000**2, "g": 1000**3, "gb": 1000**3}
+_SIZE = re.compile(r"(\d+)\s*([A-Za-z]{0,2})\Z")
+
+
+class Candidate(NamedTuple):
+    """A message that may be meant. mailbox: its readable path. internaldate: as the server wrote it. envelope: asked
+    for only where a term needs it."""
+
+    id: bytes
+    mailbox: str
+    internaldate: bytes
+    size: int
+    envelope: Callable[[], Envelope]
+
+
+Test = Callable[[Candidate], bool]
+
+
+@dataclass(frozen=True)
+class Query:
+    """A query that makes sense. Made by `parse`."""
+
+    text: str
+    tests: Sequence[Sequence[Test]]
+    """Of each group one must hold; those that need no envelope come first."""
+    only_envelopes: bool
+    """Whether envelopes alone decide."""
+
+    def matches(self, candidate: Candidate) -> bool:
+        """Whether this message is meant."""
+        return all(any(test(candidate) for test in group) for group in self.tests)
+
+    def shows(self, envelope: Envelope) -> bool:
+        """Whether whatever has this envelope is meant; never where more than that decides."""
+        return self.only_envelopes and self.matches(Candidate(b"", "", b"", 0, lambda: envelope))
+
+
+def parse(text: str) -> Query:
+    """Read a query. Raises UsageError for one that makes no sense, or is empty: it would mean all mail."""
+    groups: list[list[tuple[Test, bool]]] = []
+    at, joined = 0, False
+    while at < len(text):
+        if text[at].isspace():
+            at += 1
+            continue
+        found = _TERM.match(text, at)
+        if found is None:
+            raise _wrong(text[at:], "close the quotes, and put a space between terms")
+        at = found.end()
+        if found[0] == "OR":
+            if joined or not groups:
+                raise _wrong(text, "OR stands between two terms")
+            joined = True
+            continue
+        test = _test(found)
+        if joined:
+            groups[-1].append(test)
+        else:
+            groups.append([test])
+        joined = False
+    if joined or not groups:
+        raise _wrong(text, "write at least one term, such as from:ann@example.com")
+    # What needs an envelope costs a read.
+    groups.sort(key=lambda group: any(costly for _, costly in group))
+    only_envelopes = all(costly for group in groups for _, costly in group)
+    return Query(text, [[test for test, _ in group] for group in groups], only_envelopes)
+
+
+def _wrong(subject: str, remedy: str) -> UsageError:
+    return UsageError("this is no query", subject=subject or "--query", remedy=remedy)
+
+
+def _test(term: re.Match[str]) -> tuple[Test, bool]:
+    """A term as a test, and whether it needs an envelope."""
+    key, value = (term["key"] or "").lower(), term["quoted"] if term["quoted"] is not None else term["plain"]
+    if not value.strip():
+        raise _wrong(term[0], "a term needs a value")
+    if (key and key not in KEYS) or (not key and term["quoted"] is None and ":" in value):
+        raise _wrong(term[0], f"there are {', '.join(f'{each}:' for each in KEYS)}; quote a word that has a colon")
+    test, costly = _of_envelope(key, value.casefold()), True
+    if test is None:
+        test, costly = _of_row(key, value, term[0]), False
+    chosen = test
+    return (chosen if not term["no"] else lambda candidate: not chosen(candidate)), costly
+
+
+def _of_envelope(key: str, value: str) -> Test | None:
+    if key in ("from", "to"):
+        field = "from_" if key == "from" else "to"
+        return lambda candidate: _has_address(readable(getattr(candidate.envelope(), field)), value)
+    if key == "subject":
+        return lambda candidate: value in _text(candidate.envelope().subject)
+    if key == "attachment":
+        return lambda candidate: any(value in _text(each) for each in candidate.envelope().attachments)
+    if key == "message-id":
+        wanted = value.strip("<>")
+        return lambda candidate: _text(candidate.envelope().message_id).strip("<> ") == wanted
+    if not key:
+        return lambda candidate: _anywhere(candidate.envelope(), value)
+    return None
+
+
+def _text(raw: bytes) -> str:
+    return readable(raw).casefold()
+
+
+def _anywhere(envelope: Envelope, value: str) -> bool:
+    fields = (envelope.from_, envelope.to, envelope.subject, *envelope.attachments)
+    return any(value in _text(each) for each in fields)
+
+
+def _has_address(field: str, value: str) -> bool:
+    """A whole address means just this one, `@example.com` all of a domain, and anything else a part of the field."""
+    if "@" not in value:
+        return value in field.casefold()
+    addresses = (each.casefold() for each in _ADDRESS.findall(field))
+    return any(each == value or (value.startswith("@") and each.endswith(value)) for each in addresses)
+
+
+def _of_row(key: str, value: str, term: str) -> Test:
+    if key == "in":
+        pattern = value.casefold()
+        return lambda candidate: _is_in(candidate.mailbox.casefold(), pattern)
+    if key == "id":
+        prefix = value.lower()
+        if len(prefix) < 4 or prefix.strip("0123456789abcdef"):
+            raise _wrong(term, "write at least 4 digits of a message's id, as `backupd ls` shows it")
+        return lambda candidate: candidate.id.hex().startswith(prefix)
+    if key in ("larger", "smaller"):
+        octets = _octets(value, term)
+        return (lambda candidate: candidate.size > octets) if key == "larger" else (lambda each: each.size < octets)
+    first, last = _days(key, value, term)
+    return lambda candidate: _arrived(candidate, first, last)
+
+
+def _is_in(mailbox: str, pattern: str) -> bool:
+    return mailbox == pattern or fnmatchcase(mailbox, pattern) or fnmatchcase(mailbox, f"{pattern}/*")
+
+
+def _octets(value: str, term: str) -> int:
+    found = _SIZE.match(value)
+    if not found or found[2].lower() not in _UNITS:
+        raise _wrong(term, "write a size such as 500k or 10M")
+    return int(found[1]) * _UNITS[found[2].lower()]
+
+
+def _days(key: str, value: str, term: str) -> tuple[datetime, datetime]:
+    """From which moment on, and before which, in UTC."""
+    try:
+        day = datetime.combine(date.fromisoformat(value), datetime.min.time(), UTC)
+    except ValueError:
+        raise _wrong(term, "write a day such as 2026-11-01") from None
+    earliest, latest = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+    if key == "before":
+        return earliest, day
+    return day, (latest if key == "after" else min(latest, day + timedelta(days=1)))
+
+
+def _arrived(candidate: Candidate, first: datetime, last: datetime) -> bool:
+    moment = dates.parse(candidate.internaldate)
+    return moment is not None and first <= moment < last
