@@ -28,6 +28,7 @@ from backupd.operations.costs import Costs, Meter, known_costs
 from backupd.operations.notices.weekly import Week, gather
 from backupd.operations.opening import open_repository, open_repository_storage, open_state
 from backupd.operations.standing import learn
+from backupd.operations.status import age_of
 
 if TYPE_CHECKING:
     from backupd.config import Config
@@ -180,6 +181,14 @@ class Engine:
     def clock_was_set(self, seconds: float) -> None:
         """The clock on the wall went forward by so many seconds, or backward where it is negative."""
         log.warning("the clock was set", seconds=round(seconds, 1))
+        now = self._clock()
+
+        def right(time: datetime | None) -> datetime | None:
+            # A time that is yet to come now was as wrong as the clock; a machine that slept made none wrong.
+            return time + timedelta(seconds=seconds) if time and seconds < 0 and time > now else time
+
+        for live in self.board.accounts():
+            self.board.update(live.account, last_good=right(live.last_good), last_complete=right(live.last_complete))
         self._continuous.clock_was_set()
         self._schedules.restart()
 
@@ -208,7 +217,8 @@ class Engine:
         for live in self.board.accounts():
             account = self._config.accounts.get(live.account)
             objective = account.objective if account else None
-            if objective and (live.last_good is None or now - live.last_good > objective):
+            age = age_of(live.last_good, now)
+            if objective and (age is None or age > objective):
                 found.append(live)
         return found
 
