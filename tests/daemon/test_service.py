@@ -93,6 +93,25 @@ def test_a_changed_configuration_is_followed_and_a_wrong_one_refused(place: Plac
         daemon.says("configuration reloaded", "bob", after=seen)
 
 
+def test_a_reload_without_the_repository_changes_nothing(place: Place, dovecot: Dovecot) -> None:
+    alice, bob = dovecot.account(), dovecot.account()
+    configure(place, {"alice": alice})
+    with running(place) as daemon:
+        daemon.says("backed up", "alice")
+        place.repository.rename(place.folder / "unmounted")
+        alice.append("INBOX", message("meanwhile"))
+        daemon.says("backup failed", "account=alice", "cause=storage")
+        configure(place, {"bob": bob})
+        kill(daemon.process, signal.SIGHUP)
+        daemon.says("the one before stays", "no repository here")
+        (place.folder / "unmounted").rename(place.repository)
+        kill(daemon.process, signal.SIGUSR1)
+        daemon.says("backed up", "account=alice", "new=1")
+        kill(daemon.process, signal.SIGHUP)
+        daemon.says("configuration reloaded", "changed=bob", "removed=alice")
+        daemon.says("backed up", "account=bob")
+
+
 def test_told_to_end_it_writes_a_checkpoint_and_goes_on_from_there(place: Place, dovecot: Dovecot) -> None:
     alice = dovecot.account()
     alice.deliver("INBOX", [message(f"Message {number}", noise(number, 30_000).hex()) for number in range(1500)])
