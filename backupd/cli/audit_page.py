@@ -296,7 +296,9 @@ def _accounts(accounts: Iterable[AuditedAccount]) -> Markup:
     rows = []
     for each in accounts:
         status = each.status
-        age = f"{output.age(timedelta(seconds=status.age))} ago" if status and status.age is not None else "never"
+        age = "unknown" if status and status.proved else "never"
+        if status and status.age is not None:
+            age = f"{output.age(timedelta(seconds=status.age))} ago"
         cells = [each.account, age]
         cells.append(f"{status.messages:,}" if status else "")
         cells.append(output.size(status.octets) if status else "")

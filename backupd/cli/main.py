@@ -26,6 +26,7 @@ BROKEN_PIPE = 141
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run backupd with these arguments (None: those of the process); its exit code."""
+    _open_standard_streams()
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     wants = Context(json=_given(tokens, "--json"), debug=_given(tokens, "--debug"))
     plugin = monitoring.is_plugin(tokens)
@@ -52,6 +53,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return monitoring.UNKNOWN if plugin else BROKEN_PIPE
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _open_standard_streams() -> None:
+    """Whoever starts us without standard input, output or error gets silence. A file that is opened would have its
+    number otherwise, and what is said would be written into it: into the state, or into a pack."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
 
 
 def _bound_memory() -> None:

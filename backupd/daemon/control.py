@@ -44,7 +44,10 @@ class Control:
         """How everything stands, or these accounts. Raises NoDaemon, and BackupdError where it may not be asked."""
         few = 0 < len(accounts) <= _MOST_NAMED
         query = f"?{urlencode([('account', name) for name in accounts])}" if few else ""
-        found = self._decoded(self._answer("GET", f"/status{query}")[1], Report)
+        status, body = self._answer("GET", f"/status{query}")
+        if status == 503:
+            raise BackupdError(f"the daemon cannot tell: {_text(body)}")
+        found = self._decoded(body, Report)
         if not accounts or few:
             return found
         return msgspec.structs.replace(found, accounts=[each for each in found.accounts if each.account in accounts])

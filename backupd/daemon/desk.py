@@ -161,7 +161,7 @@ class Desk:
                     if self._closed:
                         return
                     self._changed.wait(self._patience())
-                name, account, granted = found
+                name, account, host, granted = found
             try:
                 self._work(name, granted)
             finally:
@@ -169,11 +169,12 @@ class Desk:
                     account.running = False
                     account.held = max(account.held, self._clock() + account.gap)
                     account.gap = 0.0
-                    self._budget.give_back(account.place.host, granted)
+                    self._budget.give_back(host, granted)
                     self._changed.notify_all()
 
-    def _next(self) -> tuple[str, _Account, int] | None:
-        """The account that has waited longest among those that may begin, and its connections, which are taken."""
+    def _next(self) -> tuple[str, _Account, str, int] | None:
+        """The account that has waited longest among those that may begin, and its connections, which are taken of this
+        host: a reload may move the account to another one while it runs."""
         now, quiet = self._clock(), self._quiet() > 0
         ready = [
             (not account.by_hand, self._begins(account), name)
@@ -187,7 +188,7 @@ class Desk:
             account = self._accounts[name]
             if granted := self._budget.take(*account.place):
                 account.due, account.by_hand, account.running = None, False, True
-                return name, account, granted
+                return name, account, account.place.host, granted
         return None
 
     def _patience(self) -> float:

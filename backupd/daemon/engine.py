@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING
@@ -27,7 +27,8 @@ from backupd.operations.accounts import Accounts
 from backupd.operations.costs import Costs, Meter, known_costs
 from backupd.operations.notices.weekly import Week, gather
 from backupd.operations.opening import open_repository, open_repository_storage, open_state
-from backupd.operations.standing import learn
+from backupd.operations.standing import Standing, learn
+from backupd.operations.status import age_of
 
 if TYPE_CHECKING:
     from backupd.config import Config
@@ -72,14 +73,14 @@ class Engine:
             opened.callback(self.state.close)
             self.board = Board(self._pulse.moved)
             self._accounts = opened.enter_context(Accounts(self._open, self.state))
-            self._remember(config)
+            known = self._known(config)
             self._desk = Desk(self._run, _limits(config), quiet=self._quiet)
             self._runs = Runs(
                 lambda: self._config, self._accounts, self.board, self._desk, telling, self._stop, clock=clock
             )
             self._maintenance = Maintenance(self.board, telling, self._stop, state=self.state, clock=clock)
             self._continuous = Continuous(self.board, self._desk, self._replan)
-            self._apply(config)
+            self._apply(config, known)
             self._opened = opened.pop_all()
 
     def start(self) -> None:
@@ -110,16 +111,17 @@ class Engine:
     def reload(self, config: Config) -> None:
         """Follow another configuration; what has not changed goes on undisturbed.
 
-        Raises UsageError, and changes nothing, where that takes a restart.
+        Raises UsageError where that takes a restart, and what opening the repository raises, which knows how new
+        accounts stand; then nothing has changed.
         """
         for key in ("state_dir", "repository"):
             if getattr(config, key) != getattr(self._config, key):
                 raise UsageError(
                     f"{key} cannot change while the daemon runs", remedy="restart it: systemctl restart backupd"
                 )
+        known = self._known(config)
         before, self._config = self._config, config
-        self._remember(config)
-        self._apply(config)
+        self._apply(config, known)
         self._continuous.follow(config)
         changed = [name for name, account in config.accounts.items() if before.accounts.get(name) != account]
         gone = sorted(before.accounts.keys() - config.accounts.keys())
@@ -129,9 +131,11 @@ class Engine:
             if self.board.account(name).failures:
                 self._desk.request(name, by_hand=True)
 
-    def _apply(self, config: Config) -> None:
+    def _apply(self, config: Config, known: Mapping[str, Standing]) -> None:
         schedules = {name: self._schedule(account) for name, account in config.accounts.items()}
         self.board.set_accounts(schedules)
+        for name, standing in known.items():
+            self.board.update(name, last_good=_time(standing.proved), last_complete=_time(standing.whole))
         self._desk.resize(_limits(config))
         self._desk.set_accounts({name: _place(account) for name, account in config.accounts.items()})
         jobs = Tasks(config, self._accounts, self.state, self._clock, self._pulse).all()
@@ -158,15 +162,12 @@ class Engine:
         if (account := self._config.accounts.get(name)) is not None:
             self._schedules.put(f"account {name}", self._due(name, self._schedule(account)))
 
-    def _remember(self, config: Config) -> None:
-        """What is known of accounts from before."""
+    def _known(self, config: Config) -> dict[str, Standing]:
+        """How those accounts stand, from before, that the board does not know."""
+        new = config.accounts.keys() - {live.account for live in self.board.accounts()}
         repository = self._accounts.take()
-        known = {live.account for live in self.board.accounts()}
         try:
-            self.board.set_accounts({name: self._schedule(account) for name, account in config.accounts.items()})
-            for name in config.accounts.keys() - known:
-                standing = learn(repository, self.state, name)
-                self.board.update(name, last_good=_time(standing.proved), last_complete=_time(standing.whole))
+            return {name: learn(repository, self.state, name) for name in new}
         finally:
             self._accounts.give_back(repository, failed=False)
 
@@ -180,6 +181,14 @@ class Engine:
     def clock_was_set(self, seconds: float) -> None:
         """The clock on the wall went forward by so many seconds, or backward where it is negative."""
         log.warning("the clock was set", seconds=round(seconds, 1))
+        now = self._clock()
+
+        def right(time: datetime | None) -> datetime | None:
+            # A time that is yet to come now was as wrong as the clock; a machine that slept made none wrong.
+            return time + timedelta(seconds=seconds) if time and seconds < 0 and time > now else time
+
+        for live in self.board.accounts():
+            self.board.update(live.account, last_good=right(live.last_good), last_complete=right(live.last_complete))
         self._continuous.clock_was_set()
         self._schedules.restart()
 
@@ -208,7 +217,8 @@ class Engine:
         for live in self.board.accounts():
             account = self._config.accounts.get(live.account)
             objective = account.objective if account else None
-            if objective and (live.last_good is None or now - live.last_good > objective):
+            age = age_of(live.last_good, now)
+            if objective and (age is None or age > objective):
                 found.append(live)
         return found
 

@@ -18,7 +18,7 @@ from backupd.operations import standing
 from backupd.operations.costs import Costs
 from backupd.operations.standing import Standing
 from backupd.operations.state import State
-from backupd.operations.status import FAILED, AccountStatus, Level, Status, account_status, worst
+from backupd.operations.status import FAILED, AccountStatus, Level, Status, account_status, age_of, worst
 
 
 class AccountReport(AccountStatus, frozen=True):
@@ -38,7 +38,7 @@ class AccountReport(AccountStatus, frozen=True):
 
     @property
     def is_overdue(self) -> bool:
-        """Whether it is older than its objective, or was never backed up."""
+        """Whether it is older than its objective, as far as can be told, or was never backed up."""
         return self.age is None or (self.objective is not None and self.age > self.objective)
 
     @property
@@ -177,7 +177,8 @@ def account_report(
     """How an account stands, by what the state keeps of it and what the daemon does about it."""
     known = known or Standing("")
     # The board hears of the daemon's own runs, the state of everybody's: the later one counts.
-    proved, whole = _later(known.proved, live.last_good), _later(known.whole, live.last_complete)
+    proved = _later(known.proved, live.last_good, now)
+    whole = _later(known.whole, live.last_complete, now)
     known = msgspec.structs.replace(known, proved=proved, whole=whole)
     live = msgspec.structs.replace(live, last_good=_time(proved), last_complete=_time(whole))
     found = account_status(name, known, objective, now)
@@ -200,11 +201,15 @@ def _doing(live: Live, now: datetime) -> Literal["", "running", "waiting", "held
     return ""
 
 
-def _later(rfc3339: str | None, other: datetime | None) -> str | None:
+def _later(rfc3339: str | None, other: datetime | None, now: datetime) -> str | None:
+    """The later of both times; one that is yet to come, by a clock that was wrong, is none beside one that is not."""
     known = _time(rfc3339)
-    if other is None or (known is not None and known >= other):
+    if other is None:
         return rfc3339
-    return other.isoformat()
+    if known is None:
+        return other.isoformat()
+    latest = max(known, other, key=lambda time: (age_of(time, now) is not None, time))
+    return rfc3339 if latest == known else latest.isoformat()
 
 
 def _time(rfc3339: str | None) -> datetime | None:

@@ -21,7 +21,7 @@ from backupd.daemon.notifying import Notifying
 from backupd.daemon.pulse import Pulse
 from backupd.daemon.supervisor import Supervisor
 from backupd.daemon.worries import worries
-from backupd.errors import BackupdError, StorageUnavailable, Transient, UsageError
+from backupd.errors import BackupdError, StorageDenied, StorageUnavailable, Transient, UsageError
 from backupd.operations.notices.notifier import Notifier
 from backupd.operations.notices.weekly import Week
 from backupd.operations.opening import open_state
@@ -84,7 +84,7 @@ class Service:
             logs.set_up(config.log.format, config.log.level)
             with (
                 closing(open_state(config)) as state,
-                state.daemon_lock(),
+                state.daemon_lock() as state_is_there,
                 self._asked(config) as health,
                 closing(Notifier(state, config, summary_of=self._week, log=structlog.get_logger("backupd.notices")))
                 as notifier,
@@ -102,7 +102,7 @@ class Service:
                 self._supervisor.ready(engine.summary())
                 with self._supervisor.feeding(self.pulse):
                     try:
-                        self._loop(engine, notifier, told)
+                        self._loop(engine, notifier, told, state_is_there)
                     finally:
                         self._ended.set()
                 log.info("stopping")
@@ -110,6 +110,13 @@ class Service:
                 health.stops()
                 if not engine.close():
                     log.warning("ended before a silent server did; the next start goes on from the last checkpoint")
+                if not state_is_there():
+                    # Nobody could ask us anything any more, a second daemon could begin, what we keep would be lost.
+                    raise StorageDenied(
+                        "the state was removed, or replaced, while the daemon ran",
+                        subject=str(config.state_dir),
+                        remedy="start it again: what is needed is built anew",
+                    )
                 return 0
         finally:
             for number, handler in before.items():
@@ -194,7 +201,9 @@ class Service:
         told.reload_refused(error)
         return str(error)
 
-    def _loop(self, engine: Engine, notifier: Notifier, told: Notifying) -> None:
+    def _loop(
+        self, engine: Engine, notifier: Notifier, told: Notifying, state_is_there: Callable[[], bool]
+    ) -> None:
         duties = [
             _Duty(PLANS_SECONDS, engine.tick),
             _Duty(PLANS_SECONDS, lambda: self._supervisor.status(engine.summary())),
@@ -222,6 +231,8 @@ class Service:
             offset = now
             for duty in duties:
                 duty.do(time.monotonic())
+            if not state_is_there():
+                return
 
     def _worry(self, engine: Engine, notifier: Notifier) -> None:
         for event in worries(engine.config, engine.state, datetime.now(UTC)):

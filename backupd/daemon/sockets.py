@@ -62,7 +62,9 @@ def listen_unix(path: Path, mode: int) -> Bound:
     except OSError as error:
         made.close()
         raise StorageDenied(
-            f"cannot listen there: {error.strerror}", subject=str(path), remedy="check the folder and its owner"
+            f"cannot listen there: {error.strerror or error}",
+            subject=str(path),
+            remedy="check the folder and its owner",
         ) from error
     except BaseException:
         made.close()

@@ -24,6 +24,7 @@ from backupd.daemon.http_server import HttpServer, Request, Response
 from backupd.daemon.metrics import CONTENT_TYPE, Metrics
 from backupd.daemon.report import Facts
 from backupd.daemon.sockets import Bound, listen_tcp, listen_unix
+from backupd.errors import BackupdError
 
 if TYPE_CHECKING:
     from backupd.config.health import Health, Listen
@@ -121,7 +122,12 @@ class Web:
         }.get(request.path)
         if page is None:
             return None
-        return page(request) if request.method in ("GET", "HEAD") else _refused("GET, HEAD")
+        if request.method not in ("GET", "HEAD"):
+            return _refused("GET, HEAD")
+        try:
+            return page(request)
+        except BackupdError as error:  # the state cannot be read: that is trouble of the disk, and runs log it
+            return Response.line(503, " ".join(str(error).split()))
 
     def _healthz(self, request: Request) -> Response:
         return Response.line(200, "ok") if self._facts.alive() else Response.line(503, "work does not advance")

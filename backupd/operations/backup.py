@@ -168,6 +168,9 @@ def recorded(
                 error.add_note(f"and the run could not be recorded: {second}")
             raise
         outcome = "imported" if imported else "stored" if report.snapshot else "unchanged"
-        run_was = Run(account, report.started, report.ended, outcome, history.newest, "", len(report.problems))
+        # By the clock, and not as the snapshot is dated, which never lies before the one before it: where the clock was
+        # a year ahead once, the account would be as good as new for a year.
+        times = (timestamp(started), timestamp(max(started, clock())))
+        run_was = Run(account, *times, outcome, history.newest, "", len(report.problems))
         standing.record(state, repository, history, run_was, report)
         return report

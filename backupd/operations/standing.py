@@ -7,7 +7,7 @@ Deleted, it is read from the repository again.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 import msgspec
@@ -124,7 +124,7 @@ def read(
     there = {ref.id for ref in refs}
     # A run whose snapshot is gone, or is in another repository, proves nothing any more.
     good = [run for run in runs if run.outcome in ("stored", "unchanged") and run.snapshot in there]
-    of_server = [snapshot for _, snapshot in found if snapshot.origin.kind != IMPORT]
+    of_server = [each for each in found if each[1].origin.kind != IMPORT]
     return (
         Standing(
             repository=repository.secrets.repository.hex(),
@@ -135,13 +135,9 @@ def read(
             messages=newest[1].messages if newest else 0,
             octets=newest[1].octets if newest else 0,
             problems=len(newest[1].problems) if newest else 0,
-            proved=_latest(
-                [snapshot.started for snapshot in of_server if not snapshot.checkpoint][:1],
-                [run.started for run in good][:1],
-            ),
-            whole=_latest(
-                [snapshot.started for snapshot in of_server if snapshot.complete][:1],
-                [run.started for run in good if not run.problems][:1],
+            proved=_proved([each for each in of_server if not each[1].checkpoint], good),
+            whole=_proved(
+                [each for each in of_server if each[1].complete], [run for run in good if not run.problems]
             ),
             losses=[
                 loss
@@ -156,8 +152,13 @@ def read(
     )
 
 
-def _latest(*times: Iterable[str]) -> str | None:
-    return max((text for some in times for text in some), key=datetime.fromisoformat, default=None)
+def _proved(snapshots: Sequence[tuple[SnapshotRef, Snapshot]], runs: Sequence[Run]) -> str | None:
+    """When the newest of these snapshots, or the last of these runs, began. Both: newest first."""
+    times = [run.started for run in runs[:1]]
+    # The run that took a snapshot, or found that it still holds, knows better when that was: see operations/backup.py.
+    if snapshots and not (runs and runs[0].snapshot == snapshots[0][0].id):
+        times.append(snapshots[0][1].started)
+    return max(times, key=datetime.fromisoformat, default=None)
 
 
 def record(
@@ -218,8 +219,8 @@ def after(known: Standing, run: Run, report: BackupReport | None, there: Collect
         messages=report.messages,
         octets=report.octets,
         problems=len(report.problems),
-        proved=known.proved if imported else report.started,
-        whole=report.started if report.complete and not imported else known.whole,
+        proved=known.proved if imported else run.started,
+        whole=run.started if report.complete and not imported else known.whole,
         losses=[*losses, *(loss for loss in report.losses if loss not in losses)],
         last_run=run,
     )

@@ -12,7 +12,7 @@ import os
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -345,16 +345,30 @@ class State(AuditState):
             yield
 
     @contextmanager
-    def daemon_lock(self) -> Iterator[None]:
-        """Only one daemon works with this state. The lock goes with the process, however it ends. Raises Busy."""
+    def daemon_lock(self) -> Iterator[Callable[[], bool]]:
+        """Only one daemon works with this state. The lock goes with the process, however it ends. Raises Busy.
+
+        Gives what tells whether this is still the state that everybody else finds: it may be removed meanwhile, or
+        another folder be mounted over it.
+        """
         busy = Busy(
             "another daemon runs with this state_dir", subject=str(self.folder), remedy="end it first, or leave it be"
         )
-        with self._lock_file(DAEMON_LOCK, busy):
-            yield
+        with self._lock_file(DAEMON_LOCK, busy) as descriptor:
+            ours, place = os.fstat(descriptor), self.folder / "locks" / DAEMON_LOCK
+
+            def is_there() -> bool:
+                try:
+                    return os.path.samestat(ours, place.stat())
+                except (FileNotFoundError, NotADirectoryError):
+                    return False
+                except OSError:  # nobody can tell: the next run will say what is wrong
+                    return True
+
+            yield is_there
 
     @contextmanager
-    def _lock_file(self, name: str, busy: Busy) -> Iterator[None]:
+    def _lock_file(self, name: str, busy: Busy) -> Iterator[int]:
         folder = self.folder / "locks"
         try:
             folder.mkdir(exist_ok=True, mode=0o700)
@@ -366,6 +380,6 @@ class State(AuditState):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise busy from None
-            yield
+            yield descriptor
         finally:
             os.close(descriptor)

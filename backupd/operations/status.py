@@ -18,6 +18,8 @@ from backupd.operations.state import Run, State
 from backupd.repository.repository import Repository
 from backupd.repository.snapshots import Loss, SnapshotRef
 
+AHEAD = timedelta(minutes=10)
+"""Clocks of two machines differ, and go wrong by a little. Times further ahead are of a clock that was wrong."""
 FAILED = "the last run failed: "
 """How the reason begins that an account's last run failed."""
 
@@ -36,9 +38,10 @@ _WORST = (Level.CRITICAL, Level.WARNING, Level.OK)
 class AccountStatus(msgspec.Struct, frozen=True):
     """How one account stands.
 
-    snapshot, time: the newest snapshot and when it began. proved: when the account was last known to be backed up. age,
-    objective: seconds, None where there is none. problems: of the newest snapshot. losses: sudden losses that
-    nobody has accepted, and whose pinned snapshot is still there. reasons: why the level is not ok.
+    snapshot, time: the newest snapshot and when it began. proved: when the account was last known to be backed up.
+    age, objective: seconds, None where there is none; no age has what was backed up at a time that is yet to come.
+    problems: of the newest snapshot. losses: sudden losses that nobody has accepted, and whose pinned snapshot is
+    still there. reasons: why the level is not ok.
     """
 
     account: str
@@ -108,7 +111,7 @@ def account_status(
     """What to say of an account that stands so; None: nothing is known of it."""
     standing = standing or Standing("")
     proved = datetime.fromisoformat(standing.proved) if standing.proved else None
-    age = max(timedelta(), now - proved) if proved else None
+    age = age_of(proved, now)
     level, reasons = judge(standing, age, objective, damaged)
     return AccountStatus(
         account=name,
@@ -128,12 +131,23 @@ def account_status(
     )
 
 
+def age_of(proved: datetime | None, now: datetime) -> timedelta | None:
+    """How long ago an account was backed up; None where it never was, and where the time of that is yet to come: then a
+    clock was wrong, and it may be long ago."""
+    return max(timedelta(), now - proved) if proved and proved - now <= AHEAD else None
+
+
 def judge(
     standing: Standing, age: timedelta | None, objective: timedelta | None, damaged: Sequence[SnapshotRef]
 ) -> tuple[Level, list[str]]:
     """The level, and the reasons for it, the gravest first."""
-    critical, warnings = [], []
-    if age is None:
+    critical, warnings = list[str](), list[str]()
+    if age is None and standing.proved:
+        (critical if objective else warnings).append(
+            f"backed up at {standing.proved[:16].replace('T', ' ')}, which is yet to come: a clock was wrong, and how "
+            "old the backup is cannot be told before the next one"
+        )
+    elif age is None:
         critical.append("no backup has ended yet" if standing.snapshot else "never backed up")
     elif objective is not None and age > objective:
         critical.append("older than its objective")

@@ -59,7 +59,9 @@ def sqlite_error(error: OSError | sqlite3.Error, place: Path | str) -> StorageEr
         return StorageFull("no space for the state", subject=where, remedy="free some space, or move state_dir")
     if "malformed" in text or "not a database" in text:
         return StorageError(
-            f"the state is damaged: {text}", subject=where, remedy="remove it: the next run builds it anew"
+            f"the state is damaged: {text}",
+            subject=where,
+            remedy="end what uses it, and remove state.sqlite* there: the next run builds it anew",
         )
     return StorageDenied(f"the state cannot be kept: {text}", subject=where, remedy="check state_dir's owner")
 

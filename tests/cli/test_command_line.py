@@ -53,6 +53,20 @@ def test_errors_are_one_json_document_too(run: Run) -> None:
         assert result.err.startswith("backupd: ")
 
 
+@pytest.mark.parametrize("closed", ["<&-", "2>&-", "<&- 2>&-"])
+def test_what_is_started_without_a_standard_stream_writes_into_no_file_of_its_own(
+    environment: dict[str, str], closed: str
+) -> None:
+    program = (
+        "import os, sys\nfrom backupd.cli.main import main\ncode = main(['--version'])\n"
+        "sys.stderr.write('nobody hears this')\n"
+        "print(code, open(os.devnull).fileno())"
+    )
+    shell = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", program]
+    done = subprocess.run(shell, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 3", "the numbers below 3 are taken"
+
+
 def test_no_traceback_without_debug(run: Run, configured: Path) -> None:
     plain, debug = run("snapshots"), run("snapshots", "--debug")
     assert (plain.code, debug.code) == (10, 10)

@@ -182,6 +182,20 @@ def test_an_account_that_is_removed_while_it_runs_ends_and_is_not_begun_again() 
         assert worker.settled() == 2
 
 
+def test_an_account_that_moves_to_another_host_while_it_runs_leaves_no_connection_taken() -> None:
+    worker = Worker()
+    worker.may_end.clear()
+    with desk(worker, Limits(1, 2, 100 * OCTETS_PER_CONNECTION), names="") as found:
+        found.set_accounts({"a": Place("old", 2), "b": Place("old", 2)})
+        found.request("a")
+        worker.wait(1)
+        found.set_accounts({"a": Place("new", 2), "b": Place("old", 2)})
+        worker.may_end.set()
+        found.request("b")
+        found.request("a")
+        assert sorted(worker.wait(3)) == ["a", "a", "b"]
+
+
 def test_closing_begins_nothing_more_and_says_whether_all_has_ended() -> None:
     worker = Worker()
     worker.may_end.clear()

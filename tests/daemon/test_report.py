@@ -60,9 +60,18 @@ def test_what_is_done_with_an_account(everything: Facts) -> None:
     assert of(everything, "held").doing == "", "its time is over"
 
 
-def test_a_clock_that_went_back_makes_no_account_younger_than_new(everything: Facts) -> None:
+def test_what_was_backed_up_by_a_clock_that_was_ahead_may_be_of_any_age(everything: Facts) -> None:
     past = replace(everything, clock=lambda: NOW - 10 * HOUR)
-    assert of(past, "fine").age == 0
+    found = of(past, "fine")
+    assert (found.level, found.age, found.is_overdue) == (Level.CRITICAL, None, True)
+    assert "which is yet to come: a clock was wrong" in found.reasons[0]
+    everything.board().update("fine", last_good=NOW - 10 * HOUR - MINUTE)
+    assert (of(past, "fine").age, of(past, "fine").is_overdue) == (60, False), "what the daemon knows better counts"
+
+
+def test_a_clock_that_is_a_little_behind_makes_no_account_younger_than_new(everything: Facts) -> None:
+    behind = replace(everything, clock=lambda: NOW - 10 * MINUTE)
+    assert of(behind, "fine").age == 0
 
 
 def test_accounts_are_those_of_the_configuration(everything: Facts) -> None:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from tests.conftest import StartDovecot
-from tests.support.command import Place, imap, kill, mail_of
+from tests.support.command import SECONDS, Place, imap, kill, mail_of
 from tests.support.daemon import Daemon, configure, running, until
 from tests.support.dovecot import Dovecot
 from tests.support.mail import message, noise
@@ -91,6 +91,43 @@ def test_a_changed_configuration_is_followed_and_a_wrong_one_refused(place: Plac
         configure(place, {"alice": alice})
         kill(daemon.process, signal.SIGHUP)
         daemon.says("configuration reloaded", "bob", after=seen)
+
+
+def test_a_reload_without_the_repository_changes_nothing(place: Place, dovecot: Dovecot) -> None:
+    alice, bob = dovecot.account(), dovecot.account()
+    configure(place, {"alice": alice})
+    with running(place) as daemon:
+        daemon.says("backed up", "alice")
+        place.repository.rename(place.folder / "unmounted")
+        alice.append("INBOX", message("meanwhile"))
+        daemon.says("backup failed", "account=alice", "cause=storage")
+        configure(place, {"bob": bob})
+        kill(daemon.process, signal.SIGHUP)
+        daemon.says("the one before stays", "no repository here")
+        (place.folder / "unmounted").rename(place.repository)
+        kill(daemon.process, signal.SIGUSR1)
+        daemon.says("backed up", "account=alice", "new=1")
+        kill(daemon.process, signal.SIGHUP)
+        daemon.says("configuration reloaded", "changed=bob", "removed=alice")
+        daemon.says("backed up", "account=bob")
+
+
+def test_a_state_that_is_removed_ends_it_with_a_line_and_the_next_start_builds_it_anew(
+    place: Place, dovecot: Dovecot
+) -> None:
+    alice = dovecot.account()
+    alice.append("INBOX", message("first"))
+    configure(place, {"alice": alice})
+    daemon = Daemon(place)
+    daemon.says("backed up", "alice")
+    place.state.rename(place.folder / "elsewhere")
+    assert daemon.process.wait(SECONDS) == 1
+    daemon.end()
+    assert "the state was removed, or replaced" in daemon.log
+    alice.append("INBOX", message("second"))
+    with running(place) as again:
+        again.says("backed up", "alice", "new=1")
+    assert place.restored("alice@latest") == mail_of(alice)
 
 
 def test_told_to_end_it_writes_a_checkpoint_and_goes_on_from_there(place: Place, dovecot: Dovecot) -> None:

@@ -80,6 +80,11 @@ def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
         listen_unix(tmp_path / "gone" / "a.sock", 0o600)
 
 
+def test_a_name_that_is_too_long_is_said(tmp_path: Path) -> None:
+    with pytest.raises(StorageDenied, match=r"cannot listen there: .*too long"):
+        listen_unix(tmp_path / ("long" * 40), 0o600)
+
+
 def test_a_port_that_is_taken_is_said() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -18,7 +18,7 @@ from backupd.daemon.control import Control
 from backupd.daemon.report import Facts
 from backupd.daemon.sockets import listen_unix
 from backupd.daemon.web import Web, is_ours
-from backupd.errors import BackupdError, Busy, ConfigError, NoDaemon, UsageError
+from backupd.errors import BackupdError, Busy, ConfigError, NoDaemon, StorageError, UsageError
 from tests.support.daemon_facts import ACCOUNTS, facts
 from tests.support.ports import free_ports
 
@@ -193,6 +193,21 @@ def test_a_configuration_that_is_wrong_is_said_to_whoever_reloads(served: Served
 def test_the_client_has_the_report_as_it_was_made(served: Served) -> None:
     assert served.control.status() == served.facts.report()
     assert [each.account for each in served.control.status(["held"]).accounts] == ["held"]
+
+
+def test_a_state_that_cannot_be_read_is_said_in_a_line(
+    served: Served, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def damaged(*_: object) -> None:
+        raise StorageError("the state is damaged", subject="/var/lib/backupd", remedy="remove it")
+
+    monkeypatch.setattr(type(served.facts.state), "kept", damaged)
+    for path in ("/status", "/metrics"):
+        assert served.over_tcp("GET", path) == (503, "/var/lib/backupd: the state is damaged (remove it)\n")
+    with pytest.raises(BackupdError, match="cannot tell: /var/lib/backupd: the state is damaged") as found:
+        served.control.status()
+    assert not isinstance(found.value, NoDaemon), "there is one, and no restart mends it"
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_many_accounts_are_asked_for_at_once(served: Served) -> None:

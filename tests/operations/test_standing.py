@@ -14,7 +14,7 @@ from backupd.operations.hold import accept_loss
 from backupd.operations.standing import Standing, kept, learn, read
 from backupd.operations.state import State
 from backupd.repository.repository import Repository, create
-from backupd.repository.snapshots import Loss
+from backupd.repository.snapshots import Loss, timestamp
 from tests.operations.conftest import CHEAP
 from tests.support import archive
 from tests.support.archive import NOON
@@ -48,6 +48,20 @@ def test_a_run_that_finds_nothing_changed_proves_the_snapshot_and_is_not_one(tak
     found = of_alice(state)
     assert (found.snapshot, found.time) == (first.snapshot, first.started)
     assert (found.proved, found.whole) == (second.started, second.started)
+
+
+def test_a_clock_that_was_a_year_ahead_once_makes_no_later_run_look_young(
+    take: Backup, repository: Repository, state: State, account: SimulatedAccount
+) -> None:
+    account.create(b"INBOX")
+    account.append(b"INBOX", b"Subject: one\r\n\r\nHello\r\n")
+    take(clock=lambda: NOON + 365 * 24 * HOUR)
+    account.append(b"INBOX", b"Subject: two\r\n\r\nHello again\r\n")
+    for _ in range(2):
+        take(clock=lambda: NOON)
+        found = of_alice(state)
+        assert (found.proved, found.whole) == (timestamp(NOON), timestamp(NOON))
+        assert (found, []) == read(repository, state, "alice")
 
 
 def test_a_run_that_fails_takes_nothing_from_what_was_known(

@@ -44,6 +44,16 @@ def test_a_run_that_found_nothing_changed_proves_an_old_snapshot(repository: Rep
     assert (found.level, found.age) == (Level.OK, 600)
 
 
+def test_a_snapshot_of_a_time_that_is_yet_to_come_has_no_age(repository: Repository, state: State) -> None:
+    newest = archive.put(repository, time=NOON + 365 * 24 * HOUR)
+    found = of_alice(repository, state)
+    assert (found.level, found.age) == (Level.CRITICAL, None)
+    assert found.reasons[0].startswith("backed up at 2027-")
+    assert of_alice(repository, state, objective=None).level is Level.WARNING
+    ran(state, "unchanged", minutes_ago=10, snapshot=newest.id)
+    assert of_alice(repository, state).age == 600, "the run that found it again knows when that was"
+
+
 def test_a_run_whose_snapshot_is_gone_proves_nothing(repository: Repository, state: State) -> None:
     archive.put(repository)
     newest = archive.put(repository, time=NOON + HOUR)

@@ -135,7 +135,7 @@ def _row(account: AccountReport, *, running: bool) -> tuple[str, ...]:
     return (
         account.account,
         account.level.value,
-        f"{_age(account.age)} ago" if account.age is not None else "never",
+        f"{_age(account.age)} ago" if account.age is not None else "unknown" if account.proved else "never",
         _age(account.objective) if account.objective else "none",
         f"{account.messages:,}",
         output.size(account.octets),
