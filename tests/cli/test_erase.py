@@ -84,6 +84,7 @@ def test_a_persons_mail_goes_for_good_and_all_else_is_as_it_was(
     assert "6 erased" in run("snapshots").out
     assert not is_there(tmp_path, b"secret")
     assert run("audit", "alice", "--level", "drill", "--full").code == 0
+    assert "nothing is left to be finished" in run("erase", "--finish").out
 
 
 def ask(tmp_path: Path, environment: dict[str, str], answer: bytes) -> str:
