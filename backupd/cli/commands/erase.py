@@ -181,10 +181,11 @@ def _erased(report: EraseReport, *, finishing: bool) -> str:
     if finishing:
         return "finished" if report.erasure or report.anew else "nothing is left to be finished"
     if not report.messages:
-        return "no message is meant that can be erased" if report.forbidden else "no message is meant, or all are erased"
+        return "no message is meant that may be erased" if report.forbidden else "no message is meant, or all are gone"
     would = "would be " if report.dry_run else ""
     messages = f"{output.count(report.messages, 'message')} ({output.size(report.octets)})"
-    return f"{messages} of {', '.join(report.accounts)}, in {output.count(report.snapshots, 'snapshot')}, {would}erased"
+    snapshots = output.count(report.snapshots, "snapshot")
+    return f"{messages} of {', '.join(report.accounts)}, in {snapshots}, {would}erased"
 
 
 def _kept_by(report: EraseReport) -> str:
