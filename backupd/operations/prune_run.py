@@ -372,14 +372,21 @@ def _untold(survey: Survey, swept: Sweep, *, whole: bool) -> set[int]:
 
 
 def _only_marked(survey: Survey, swept: Sweep) -> list[str]:
-    """Names of marked index objects that alone tell of packs which were marked and stay. As long as no other one tells
-    of these, they would stay too, and with them all that they tell of, for ever."""
-    alone = {
-        min(pack.told)
-        for pack in survey.packs
-        if pack.object in swept.needed and pack.told and all(survey.indexes[each].marked for each in pack.told)
-    }
-    return sorted(survey.indexes[each].name for each in alone)
+    """Names of marked index objects that alone tell of packs which were marked and stay, and tell of others that wait
+    for them to go: as long as no other one tells of the former, the latter would stay too, for ever."""
+    waiting, needed = set(swept.waiting), set(swept.needed)
+    alone = {pack.number for pack in survey.packs if pack.object in needed and _is_told_by_marked(survey, pack)}
+    return sorted(
+        each.name
+        for each in survey.indexes
+        if each.marked
+        and not alone.isdisjoint(each.packs)
+        and any(survey.packs[number].object in waiting for number in each.packs)
+    )
+
+
+def _is_told_by_marked(survey: Survey, pack: Pack) -> bool:
+    return all(survey.indexes[each].marked for each in pack.told)
 
 
 def _is_used(survey: Survey, pack: Pack) -> bool:
