@@ -25,7 +25,8 @@ from backupd.repository.planning import Limits, PackUse, plan
 from backupd.repository.planning import Plan as PackPlan
 from backupd.repository.reliance import LATE_SECONDS, LOOK_SECONDS
 from backupd.repository.repository import Repository
-from backupd.repository.survey import Pack, Survey
+from backupd.repository.survey import Survey
+from backupd.repository.surveyed import Pack
 from backupd.repository.sweeping import Sweep, of_packs_and_indexes, sweep
 from backupd.repository.walking import Walked, walk
 from backupd.storage.parallel import at_once, in_order
@@ -217,7 +218,7 @@ class PruneRun:
         going = {pack.number for pack in superfluous} | _untold(survey, swept, whole=whole)
         rewriting = self._rewriting(survey, going)
         if not self._dry_run:
-            self._store(survey, done, superfluous, going, rewriting)
+            self._store(survey, done, superfluous, going, rewriting, _only_marked(survey, swept))
         return PruneReport(
             repository=self._storage.url,
             dry_run=self._dry_run,
@@ -307,13 +308,20 @@ class PruneRun:
         return sorted(wanted | small if len(wanted | small) >= self._limits.fewest else wanted)
 
     def _store(
-        self, survey: Survey, moved: _Moved, superfluous: list[Pack], going: set[int], rewriting: list[str]
+        self,
+        survey: Survey,
+        moved: _Moved,
+        superfluous: list[Pack],
+        going: set[int],
+        rewriting: list[str],
+        marked: list[str],
     ) -> None:
-        """Index what was moved, tell anew what stays, and mark what does not."""
-        if moved.fresh or rewriting:
+        """Index what was moved, tell anew what stays, and mark what does not. marked: index objects that are marked,
+        and alone tell of what stays after all."""
+        if moved.fresh or rewriting or marked:
             newly = self._newly_marked()
             going = going | {pack.number for pack in survey.packs if pack.object in newly}
-            told = self._repository.add_index(chain(moved.fresh, self._told(survey, rewriting, going)))
+            told = self._repository.add_index(chain(moved.fresh, self._told(survey, rewriting, marked, going)))
             if self._seconds() - self._looked > LATE_SECONDS:
                 for name in told:
                     self._remove(name)
@@ -333,14 +341,18 @@ class PruneRun:
         self._looked = self._seconds()
         return marks.objects(marks.read(self._storage, {each.name for each in self._known}))
 
-    def _told(self, survey: Survey, rewriting: list[str], going: set[int]) -> Iterator[PackEntry]:
+    def _told(
+        self, survey: Survey, rewriting: list[str], marked: list[str], going: set[int]
+    ) -> Iterator[PackEntry]:
         """What takes the place of index objects: what they tell of packs that stay, unless another one tells it."""
         kept = {each.name for each in survey.indexes if not each.marked} - set(rewriting)
         told = set(going)
-        for name in rewriting:
+        for name in rewriting + marked:
             for entry in survey.entries(name):
                 pack = survey.by_name[entry.name]
-                if pack.number in told or any(survey.indexes[each].name in kept for each in pack.told):
+                if pack.number in told or (name in marked and not pack.listed):
+                    continue
+                if any(survey.indexes[each].name in kept for each in pack.told):
                     continue
                 told.add(pack.number)
                 yield survey.completed(entry)
@@ -358,6 +370,24 @@ def _untold(survey: Survey, swept: Sweep, *, whole: bool) -> set[int]:
         for pack in survey.packs
         if (pack.marked and pack.object not in swept.needed) or (whole and not pack.listed)
     }
+
+
+def _only_marked(survey: Survey, swept: Sweep) -> list[str]:
+    """Names of marked index objects that alone tell of packs which were marked and stay, and tell of others that wait
+    for them to go: as long as no other one tells of the former, the latter would stay too, for ever."""
+    waiting, needed = set(swept.waiting), set(swept.needed)
+    alone = {pack.number for pack in survey.packs if pack.object in needed and _is_told_by_marked(survey, pack)}
+    return sorted(
+        each.name
+        for each in survey.indexes
+        if each.marked
+        and not alone.isdisjoint(each.packs)
+        and any(survey.packs[number].object in waiting for number in each.packs)
+    )
+
+
+def _is_told_by_marked(survey: Survey, pack: Pack) -> bool:
+    return all(survey.indexes[each].marked for each in pack.told)
 
 
 def _is_used(survey: Survey, pack: Pack) -> bool:

@@ -346,6 +346,28 @@ def test_needs_that_name_no_mark_are_cleared_away_and_forged_ones_do_no_harm(sce
     ]
 
 
+def test_what_is_needed_of_a_mark_does_not_keep_the_rest_of_it_for_ever(scene: Scene) -> None:
+    """One index object tells of both, and stayed as long as it alone told of the one."""
+    with opened(scene) as repository:
+        store(repository, KEPT)
+        large = [message(f"Large {number}", noise(number, 9000).hex()) for number in (9, 10)]
+        dropped = store(repository, *large, hours=1)
+        repository.remove_snapshot(dropped)
+    pruned(scene)
+    (mark,) = marks.read(View(scene.storage))
+    packs = [name for name in mark.mark.objects if name.startswith(names.PACKS)]
+    assert len(packs) > 1
+    needs.put(View(scene.storage), mark.name, packs[:1], scene.world.time())
+    first = pruned(scene, hours=4)
+    assert packs[0] in first.needed
+    pruned(scene, hours=4)
+    assert {info.name for info in scene.storage.list(names.PACKS)}.intersection(packs) <= {packs[0]}
+    pruned(scene, hours=4)
+    pruned(scene, hours=4)
+    assert not {info.name for info in scene.storage.list(names.PACKS)}.intersection(packs)
+    assert is_there(scene, KEPT)
+
+
 def test_a_message_that_the_state_knows_under_an_id_is_read_again_when_it_is_gone(scene: Scene) -> None:
     account = scene.common  # which has EMAILIDs
     account.create(b"Other")

@@ -82,7 +82,7 @@ def command(
         return code
     if dry_run:
         _table(report)
-    _tell(context, report)
+    _tell(context, report, finishing=finish)
     return code
 
 
@@ -154,16 +154,15 @@ def _table(report: EraseReport) -> None:
         output.line(f"and {more:,} more")
 
 
-def _tell(context: Context, report: EraseReport) -> None:
+def _tell(context: Context, report: EraseReport, *, finishing: bool = False) -> None:
     for what in report.unread[:_SHOWN]:
         output.remark(f"not looked at: {what}")
     if len(report.unread) > _SHOWN:
         output.remark(f"... and {len(report.unread) - _SHOWN:,} more")
-    would = "would be " if report.dry_run else ""
-    messages = output.count(report.messages, "message")
-    snapshots = output.count(report.snapshots, "snapshot")
-    where = f" of {', '.join(report.accounts)}, in {snapshots}" if report.accounts else ""
-    context.say(f"{report.repository}: {messages} ({output.size(report.octets)}){where}, {would}erased")
+    context.say(f"{report.repository}: {_erased(report, finishing=finishing)}")
+    if report.unlisted:
+        found = output.count(report.unlisted, "message")
+        context.say(f"{found} that no snapshot lists {'would go' if report.dry_run else 'go'} with them")
     if report.forbidden:
         end = f"until {report.until:%Y-%m-%d %H:%M} UTC" if report.until else "until somebody ends that"
         context.say(f"{output.count(report.forbidden, 'message')} kept, the last {end}: {_kept_by(report)}")
@@ -176,6 +175,17 @@ def _tell(context: Context, report: EraseReport) -> None:
         context.note("run `backupd prune` now, and once more when its grace period is over")
         for url in report.copies:
             context.note(f"{url} has it all until `backupd copy` and then `backupd prune --copy {url}` have run, too")
+
+
+def _erased(report: EraseReport, *, finishing: bool) -> str:
+    if finishing:
+        return "finished" if report.erasure or report.anew else "nothing is left to be finished"
+    if not report.messages:
+        return "no message is meant that may be erased" if report.forbidden else "no message is meant, or all are gone"
+    would = "would be " if report.dry_run else ""
+    messages = f"{output.count(report.messages, 'message')} ({output.size(report.octets)})"
+    snapshots = output.count(report.snapshots, "snapshot")
+    return f"{messages} of {', '.join(report.accounts)}, in {snapshots}, {would}erased"
 
 
 def _kept_by(report: EraseReport) -> str:
