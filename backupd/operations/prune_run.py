@@ -25,7 +25,8 @@ from backupd.repository.planning import Limits, PackUse, plan
 from backupd.repository.planning import Plan as PackPlan
 from backupd.repository.reliance import LATE_SECONDS, LOOK_SECONDS
 from backupd.repository.repository import Repository
-from backupd.repository.survey import Pack, Survey
+from backupd.repository.survey import Survey
+from backupd.repository.surveyed import Pack
 from backupd.repository.sweeping import Sweep, of_packs_and_indexes, sweep
 from backupd.repository.walking import Walked, walk
 from backupd.storage.parallel import at_once, in_order

@@ -16,7 +16,8 @@ from backupd.repository.erasures import Erasures
 from backupd.repository.index_cache import cut
 from backupd.repository.payload import BlobKind
 from backupd.repository.repository import Repository
-from backupd.repository.survey import Pack, Survey
+from backupd.repository.survey import Survey
+from backupd.repository.surveyed import Pack
 
 
 class Condemned(NamedTuple):

@@ -14,7 +14,8 @@ from backupd.repository.index import MOST_BLOBS, BlockEntry, PackEntry
 from backupd.repository.pack_writer import PACK_MAGIC, Sizes
 from backupd.repository.payload import BlobKind
 from backupd.repository.repository import Repository
-from backupd.repository.survey import Pack, Survey
+from backupd.repository.survey import Survey
+from backupd.repository.surveyed import Pack
 from backupd.storage.base import Buffer
 
 

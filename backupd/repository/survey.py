@@ -22,6 +22,7 @@ from backupd.repository.index_cache import cut
 from backupd.repository.keys import Role
 from backupd.repository.payload import BlobKind
 from backupd.repository.repository import Repository
+from backupd.repository.surveyed import Index, Pack
 from backupd.storage.base import ObjectInfo
 from backupd.storage.parallel import at_once, in_order
 
@@ -41,41 +42,6 @@ _SMALL: Final = 256 << 10
 NEEDED: Final = 1
 WALKED: Final = 2
 """Of a membership run: needed, and so is all that it names, which has been seen to."""
-
-
-class Pack:
-    """A pack. size: as the index says, or the listing where no index object tells of it. there: it is listed, with this
-    size. marked: somebody has marked it. told: numbers of the index objects that tell of it. stored: seconds since
-    1970, if known. good: nothing is known to be wrong with it."""
-
-    __slots__ = ("blocks", "first", "good", "listed", "marked", "name", "number", "rank", "size", "stored", "told")
-
-    def __init__(self, number: int, name: bytes, size: int, listed: ObjectInfo | None, *, marked: bool) -> None:
-        self.number, self.name, self.size, self.marked = number, name, size, marked
-        self.listed = listed is not None
-        self.good = listed is not None and listed.size == size
-        self.stored = listed.modified if listed else None
-        self.told: list[int] = []
-        self.first = self.blocks = 0
-        self.rank = 0
-
-    @property
-    def object(self) -> str:
-        """Its object's name."""
-        return names.pack(self.name.hex())
-
-
-class Index:
-    """An index object. readable: it is what its name says; else `packs` says nothing."""
-
-    __slots__ = ("marked", "name", "packs", "readable", "size", "unknown")
-
-    def __init__(self, name: str, size: int, *, marked: bool) -> None:
-        self.name, self.size, self.marked = name, size, marked
-        self.readable = True
-        self.packs: list[int] = []
-        self.unknown = False
-        """Whether it leaves out what some recipes need."""
 
 
 class Survey:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from backupd.repository import names
-from backupd.repository.survey import Pack, Survey
+from backupd.repository.survey import Survey
+from backupd.repository.surveyed import Pack
 
 
 class Sweep(NamedTuple):
