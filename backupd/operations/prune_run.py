@@ -15,7 +15,7 @@ from backupd.operations.prune_report import PruneReport
 from backupd.repository import condemning, marks, needs
 from backupd.repository.condemning import Condemned
 from backupd.repository.erasures import Erasures
-from backupd.repository.index import MOST_BLOBS, PackEntry
+from backupd.repository.index import TOLD_TOGETHER, PackEntry
 from backupd.repository.keys import Role
 from backupd.repository.marks import Marked
 from backupd.repository.moving import Mover
@@ -289,7 +289,7 @@ class PruneRun:
             fresh.append(batch.entry)
             into, octets, waiting = into + 1, octets + batch.octets, waiting + batch.octets
             weight += batch.entry.weight
-            if waiting >= _DURABLE_OCTETS or weight >= MOST_BLOBS:
+            if waiting >= _DURABLE_OCTETS or weight >= TOLD_TOGETHER:
                 self._repository.add_index(fresh)
                 marks.put(self._storage, [pack.object for pack in gone[first:]], "moved", self._now)
                 fresh, first, waiting, weight = [], len(gone), 0, 0

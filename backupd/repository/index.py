@@ -60,6 +60,9 @@ MOST_BLOBS = 500_000
 """Of a pack and of an index object: at up to 40 octets each, an index of as many again fits a block (64 MiB). The parts
 that recipes need count too, at 32 octets."""
 
+TOLD_TOGETHER = 150_000
+"""Of an index object, where there is a choice: whoever writes or reads one holds all of it, at 100 octets each."""
+
 _MOST = 1 << 62
 """Octets of a pack: what fits a signed integer of 64 bits, which databases have."""
 
@@ -67,7 +70,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Index).decode
 
 
-def cut(packs: Iterable[PackEntry], *, most: int = MOST_BLOBS) -> Iterator[list[PackEntry]]:
+def cut(packs: Iterable[PackEntry], *, most: int = TOLD_TOGETHER) -> Iterator[list[PackEntry]]:
     """Packs that one index object can describe together. most: blobs of one, and parts of recipes."""
     some: list[PackEntry] = []
     weight = 0

@@ -121,7 +121,8 @@ class Reliance:
             return
         with self._lock:
             if self._looked is None or self._since(self._looked) >= seconds:
-                self._look()
+                while self._since(self._look()) > LATE_SECONDS:
+                    pass  # it stood still while it looked
 
     def confirm(self) -> None:
         """What was just stored refers to what is relied on. Raises Overtaken if that cannot be said any more."""
@@ -130,7 +131,8 @@ class Reliance:
     def _since(self, then: Sequence[float]) -> float:
         return max(clock() - before for clock, before in zip(self._clocks, then, strict=True))
 
-    def _look(self) -> None:
+    def _look(self) -> Sequence[float]:
+        """When it began, by each clock."""
         now, before = [clock() for clock in self._clocks], self._looked
         found = marks.read(self._storage)
         self._beside()
@@ -148,6 +150,7 @@ class Reliance:
         self._seen.update(each.name for each in found)
         self._marked |= {_digest(name) for name in marks.objects(fresh) - kept if name.startswith(names.PACKS)}
         self._looked = now
+        return now
 
     def _used(self, *, stored: bool) -> set[bytes]:
         """Packs that are relied on or that are our own; stored: not those that are about to be stored."""

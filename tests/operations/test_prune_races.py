@@ -5,7 +5,7 @@ test_machines.py lets anything happen in any order; here is what must happen, st
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -20,6 +20,7 @@ from backupd.repository import marks, names, needs
 from backupd.repository.keys import Role
 from backupd.repository.repository import Repository
 from backupd.repository.snapshots import SnapshotRef
+from backupd.storage.base import Buffer, ObjectInfo
 from tests.support import archive
 from tests.support.archive import Box, Mail
 from tests.support.mail import Attachment, message, noise
@@ -178,6 +179,34 @@ def test_a_machine_that_stood_still_while_nothing_was_removed_goes_on(scene: Sce
         scene.world.wait(100)
         store(repository, DROPPED, hours=2)
     assert is_there(scene, DROPPED)
+
+
+def test_a_machine_that_stood_still_while_it_looked_looks_again_before_it_stores(scene: Scene) -> None:
+    """Nobody shall see a snapshot that is about to be taken back."""
+    garbage(scene, DROPPED)
+    with opened(scene, 2) as repository, repository.running(None):
+        assert repository.relies(blob(repository, DROPPED))
+        view, stored = repository.storage, list[str]()
+        listing, putting = view.list, view.put
+
+        def slow(prefix: str = "") -> Iterator[ObjectInfo]:
+            if prefix == names.INDEX:  # the marks were read, and nobody has been answered yet
+                view.list = listing  # type: ignore[method-assign]
+                pruned(scene, hours=4)
+            return listing(prefix)
+
+        def put(name: str, data: Sequence[Buffer]) -> None:
+            stored.append(name)
+            putting(name, data)
+            if name.startswith(names.INDEX):
+                pruned(scene)
+                scene.world.wait(0.5)
+                view.list = slow  # type: ignore[method-assign]
+
+        view.put = put  # type: ignore[method-assign]
+        with pytest.raises(Overtaken):
+            store(repository, KEPT, DROPPED, hours=2)
+    assert not any(name.startswith(names.SNAPSHOTS) for name in stored)
 
 
 def test_a_snapshot_that_was_stored_too_late_is_taken_back(scene: Scene) -> None:

@@ -109,7 +109,7 @@ class View:
             events, takes_hours = self._interruptions.pop(number, ([], False))
             if dead:
                 events = []
-            elif takes_hours and write and name.startswith(REFERRING):
+            elif (takes_hours or self._late) and write and name.startswith(REFERRING):
                 self._late += events
                 events = []
             else:
