@@ -39,14 +39,6 @@ def rate(value: object) -> int:
     return octets
 
 
-def per_cent(value: object) -> int:
-    """Whole per cent, from 1 to 100: 5%, or 5. Raises ValueError."""
-    text = str(value).strip().removesuffix("%").rstrip() if isinstance(value, str | int) else ""
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:4]) <= 100:
-        raise ValueError("not a share; write whole per cent from 1% to 100%, such as 5%")
-    return int(text)
-
-
 def limit(value: object) -> int:
     """As `size`; "none" is 0. Raises ValueError."""
     return 0 if value == "none" else size(value)
@@ -73,8 +65,3 @@ Limit = Annotated[
     ),
 ]
 """Octets; 0 for no limit."""
-PerCent = Annotated[
-    int,
-    BeforeValidator(per_cent, json_schema_input_type=Annotated[str, Field(pattern=r"^[1-9]\d{0,2} *%?$")] | int),
-]
-"""Whole per cent, 1 to 100."""

@@ -74,7 +74,8 @@ def find_copy(config: Config, text: str) -> Copy:
 def at_copy(config: Config, text: str) -> Config:
     """The configuration as if this copy was the repository. Raises UsageError.
 
-    A copy has no parity: the other one is what heals it. Its state is its own: the copy may lack what the repository has, and what is known of the one misleads in the other.
+    A copy has no parity: the other one is what heals it. Its state is its own: the copy may lack what the repository
+    has, and what is known of the one misleads in the other.
     """
     copy = find_copy(config, text)
     repository = config.repository.model_copy(update={"url": copy.url, "s3": copy.s3, "parity": None})

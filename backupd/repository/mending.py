@@ -7,10 +7,12 @@ next backup finds the messages missing, and stores those again that the server s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple
 
-from backupd.errors import Damaged, ObjectMissing
+import msgspec
+
+from backupd.errors import Damaged, ObjectMissing, WrongKey
 from backupd.repository import block, marks, names, payload, recipe
 from backupd.repository.block import HEADER
 from backupd.repository.index import BlockEntry, PackEntry
@@ -19,6 +21,7 @@ from backupd.repository.keys import Role
 from backupd.repository.pack_writer import PACK_MAGIC
 from backupd.repository.payload import BlobKind
 from backupd.repository.repository import Repository
+from backupd.storage.base import Buffer
 
 Join = Callable[[bytes | memoryview], bytes]
 """The id of the message that a recipe describes. Raises Damaged when a part of it is missing."""
@@ -116,11 +119,7 @@ def _adopt(repository: Repository, unindexed: tuple[str, ...], join: Join, *, st
     repository.index.add("being adopted", plain)
     recipes: dict[bytes, bytes] = {}
     for pack in walked:
-        for data in pack.recipes:
-            try:
-                recipes[data] = join(data)
-            except Damaged:
-                continue
+        _join(recipes, pack.recipes, join)
     adopted = [_entry(pack, recipes) for pack in walked]
     if adopted and store:
         repository.add_index(adopted)
@@ -130,10 +129,15 @@ def _adopt(repository: Repository, unindexed: tuple[str, ...], join: Join, *, st
     return len(adopted)
 
 
+_Blob = tuple[BlobKind, bytes | None, int, bytes]
+"""Kind, id, octets; of a recipe, whose id is known when it is joined, no id, and its bytes."""
+_Block = tuple[BlockEntry, list[_Blob]]
+
+
 class _Walked(NamedTuple):
     name: bytes
     size: int
-    blocks: list[tuple[BlockEntry, list[tuple[BlobKind, bytes | None, int, bytes]]]]
+    blocks: list[_Block]
 
     @property
     def recipes(self) -> list[bytes]:
@@ -148,25 +152,82 @@ def _walk(repository: Repository, name: str) -> _Walked | None:
         return None
     if not names.proves(name, [data]) or not data.startswith(PACK_MAGIC):
         return None
-    secrets = repository.secrets
     position, blocks = len(PACK_MAGIC), []
     try:
         while position < len(data):
             header = block.parse_header(memoryview(data)[position:], name)
-            plain = block.unseal(data[position : position + header.total], secrets, name)
-            blobs: list[tuple[BlobKind, bytes | None, int, bytes]] = []
-            for kind, blob in payload.parse(plain, name):
-                if kind is BlobKind.RECIPE:
-                    blobs.append((kind, None, len(blob), bytes(blob)))
-                else:
-                    identify = secrets.metadata_id if kind.is_metadata else secrets.content_id
-                    blobs.append((kind, identify(blob), len(blob), b""))
-            entry = BlockEntry(position, header.total, header.kind, header.plain_length, len(blobs))
-            blocks.append((entry, blobs))
+            sealed = data[position : position + header.total]
+            blocks.append(_opened(repository, header, sealed, position, name))
             position += header.total
     except Damaged:
         return None
     return _Walked(bytes.fromhex(name.rpartition("/")[2]), len(data), blocks)
+
+
+def _opened(repository: Repository, header: block.Header, sealed: Buffer, position: int, name: str) -> _Block:
+    """A block, and the ids of its blobs. Raises Damaged, WrongKey."""
+    secrets = repository.secrets
+    blobs: list[_Blob] = []
+    for kind, blob in payload.parse(block.unseal(sealed, secrets, name), name):
+        if kind is BlobKind.RECIPE:
+            blobs.append((kind, None, len(blob), bytes(blob)))
+        else:
+            identify = secrets.metadata_id if kind.is_metadata else secrets.content_id
+            blobs.append((kind, identify(blob), len(blob), b""))
+    return BlockEntry(position, header.total, header.kind, header.plain_length, len(blobs)), blobs
+
+
+def salvage(repository: Repository, name: str, data: bytes, bad: Collection[bytes], join: Join) -> str | None:
+    """Store once more what can be read of a damaged pack and is in no good one; the name of the new pack, None where
+    there is nothing. It is in the index when this returns.
+
+    bad: the packs (by their digests) that do not count as places of what they hold, this one among them.
+
+    Each block proves itself to whom the key lets open it, wherever it stands; so what a writer's key saves is metadata.
+    """
+    pieces: list[Buffer] = [PACK_MAGIC]
+    position, blocks = len(PACK_MAGIC), list[_Block]()
+    for found, sealed in _readable_blocks(repository, name, data):
+        entry, blobs = found
+        recipes: dict[bytes, bytes] = {}
+        _join(recipes, (blob for _, known, _, blob in blobs if known is None), join)
+        ids = [known or recipes.get(blob) for _, known, _, blob in blobs]
+        if all(each is None or any(home not in bad for home, _ in repository.index.homes(each)) for each in ids):
+            continue
+        pieces.append(sealed)
+        blocks.append((msgspec.structs.replace(entry, offset=position), blobs))
+        position += len(sealed)
+    if not blocks:
+        return None
+    digest = names.sha256(pieces)
+    repository.storage.put(names.pack(digest), pieces)
+    walked = _Walked(bytes.fromhex(digest), position, blocks)
+    known: dict[bytes, bytes] = {}
+    _join(known, walked.recipes, join)
+    repository.add_index([_entry(walked, known)])
+    return names.pack(digest)
+
+
+def _readable_blocks(repository: Repository, name: str, data: bytes) -> Iterator[tuple[_Block, bytes]]:
+    position = data.find(block.MAGIC)
+    while position >= 0:
+        try:
+            header = block.parse_header(memoryview(data)[position:], name)
+            sealed = data[position : position + header.total]
+            yield _opened(repository, header, sealed, position, name), sealed
+            position += header.total
+        except (Damaged, WrongKey):
+            position += 1
+        position = data.find(block.MAGIC, position)
+
+
+def _join(recipes: dict[bytes, bytes], some: Iterable[bytes], join: Join) -> None:
+    """Add the ids of the messages that these recipes describe, as far as their parts are there."""
+    for data in some:
+        try:
+            recipes[data] = join(data)
+        except Damaged:
+            continue
 
 
 _NOBODYS = bytes(32)
