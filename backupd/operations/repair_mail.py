@@ -22,6 +22,7 @@ from backupd.operations.audit_source import Servers
 from backupd.operations.events import Observer, ignore
 from backupd.operations.messages import MessageStore, Stored
 from backupd.operations.repair_envelopes import envelope_of, rebuild
+from backupd.operations.repair_objects import read
 from backupd.operations.repair_report import Fetched
 from backupd.operations.repair_server import FromServer, Place, Wanted
 from backupd.operations.stopping import Stop
@@ -143,11 +144,24 @@ class MailRepair:
     # The index
 
     def _index(self) -> None:
-        """Index packs that no index object describes."""
+        """Index packs that no index object describes, and save what can be read of those among them that are damaged.
+        """
         self._unindexed = mending.examine(self._repository, stored_before=self._before).unindexed
         if self._unindexed and not self._dry_run:
             self.indexed = mending.adopt(self._repository, self._unindexed, self._store.identify)
             self._unindexed = mending.examine(self._repository, stored_before=self._before).unindexed
+        told = {names.pack(pack.hex()) for pack in self._repository.index.packs()}
+        bad = {bytes.fromhex(name.rpartition("/")[2]) for name in self._bad}
+        for name in () if self._dry_run else sorted(self._bad - told):
+            if data := read(self._repository.storage, name):
+                saved = mending.salvage(self._repository, name, data, bad, self._store.identify)
+                self.indexed += saved is not None
+        if self._reader:
+            self._unindexed = tuple(name for name in self._unindexed if name not in self._bad)
+        elif self._unindexed:
+            some = "1 pack is" if len(self._unindexed) == 1 else f"{len(self._unindexed):,} packs are"
+            what = "described by no index object; a repair, or a backup, with a reader's key indexes them"
+            self.notes.append(f"{some} {what}")
 
     # What is lost
 

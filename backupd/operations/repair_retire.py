@@ -30,19 +30,21 @@ class Retirement:
 
     def __init__(self, repository: Repository, storage: Storage, *, whole: bool) -> None:
         self._repository, self._storage, self._whole = repository, storage, whole
+        self._join = MessageStore(repository).identify
         self.notes: list[str] = []
 
     def packs(self, bad: Collection[str]) -> list[str]:
         """Those of these packs, damaged or missing, that nothing refers to any more."""
         marked = {name for name in marks.objects(marks.read(self._storage)) if name.startswith(names.PACKS)}
         unusable = {_digest(name) for name in {*bad, *marked}}
-        join = MessageStore(self._repository).identify
-        for name in bad:
-            if data := read(self._storage, name):
-                mending.salvage(self._repository, name, data, unusable, join)
-        superfluous = {name for name in bad if self._whole or self._is_elsewhere(name, unusable)}
+        superfluous = []
+        for name in sorted(bad):
+            data = read(self._storage, name) or b""
+            if self._whole or self._is_elsewhere(name, data, unusable):
+                mending.salvage(self._repository, name, data, unusable, self._join)
+                superfluous.append(name)
         if superfluous and self._tell_anew({_digest(name) for name in superfluous}):
-            return [name for name in sorted(superfluous) if self._remove(name)]
+            return [name for name in superfluous if self._remove(name)]
         return []
 
     def indexes(self, damaged: Collection[str]) -> list[str]:
@@ -54,12 +56,15 @@ class Retirement:
         data = read(self._storage, name)
         return data is not None and is_good(name, data)
 
-    def _is_elsewhere(self, name: str, unusable: Collection[bytes]) -> bool:
-        """Whether an index tells what was in a pack, and each blob of it is in another one."""
+    def _is_elsewhere(self, name: str, data: bytes, unusable: Collection[bytes]) -> bool:
+        """Whether an index tells what was in a pack, and each blob of it is in another one, or can be moved."""
         found = self._repository.index
         entries = [entry for _, every in self._told() for entry in every if entry.name == _digest(name)]
-        ids = [entry.ids[at : at + 32] for entry in entries for at in range(0, len(entry.ids), 32)]
-        return bool(entries) and all(any(home not in unusable for home, _ in found.homes(each)) for each in ids)
+        if not entries:
+            return False
+        movable = mending.readable(self._repository, name, data, self._join)
+        ids = (entry.ids[at : at + 32] for entry in entries for at in range(0, len(entry.ids), 32))
+        return all(each in movable or any(home not in unusable for home, _ in found.homes(each)) for each in ids)
 
     def _told(self) -> Iterator[tuple[str, list[PackEntry]]]:
         for info in list(self._storage.list(names.INDEX)):

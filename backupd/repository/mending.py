@@ -57,7 +57,8 @@ def examine(repository: Repository, *, stored_before: float | None = None) -> He
     accounted = repository.under_way | {names.pack(pack.hex()) for pack in repository.index.packs()}
     before = repository.index.lost()
     lost: dict[Lost, int] = {}
-    doubted = {each for each in before if each[1] != WHOLE_PACK}
+    # What no index object tells of any more is missed by nobody.
+    doubted = {each for each in before if each[1] != WHOLE_PACK and each[0] in indexed}
     for pack, size in indexed.items():
         there = sizes.get(names.pack(pack.hex()))
         if there is None:
@@ -206,6 +207,16 @@ def salvage(repository: Repository, name: str, data: bytes, bad: Collection[byte
     _join(known, walked.recipes, join)
     repository.add_index([_entry(walked, known)])
     return names.pack(digest)
+
+
+def readable(repository: Repository, name: str, data: bytes, join: Join) -> set[bytes]:
+    """Ids of the blobs that `salvage` could store once more."""
+    found: set[bytes] = set()
+    for (_, blobs), _ in _readable_blocks(repository, name, data):
+        recipes: dict[bytes, bytes] = {}
+        _join(recipes, (blob for _, known, _, blob in blobs if known is None), join)
+        found.update(known or recipes.get(blob, _NOBODYS) for _, known, _, blob in blobs)
+    return found
 
 
 def _readable_blocks(repository: Repository, name: str, data: bytes) -> Iterator[tuple[_Block, bytes]]:
