@@ -87,6 +87,7 @@ class _Repair:
         self._there: dict[str, int] = {}
         self._planned: dict[str, int] = {}
         self._done: set[str] = set()
+        self._opened: bool | None = True
         self._objects = self._octets = self._made = 0
         self._mended: list[Mended] = []
         self._lost: list[Lost] = []
@@ -132,6 +133,7 @@ class _Repair:
             parity=self._made,
             indexed=mail.indexed if mail else 0,
             damaged=mail.damaged if mail else 0 if repository else None,
+            opened=self._opened,
             fetched=mail.fetched if mail else [],
             affected=mail.affected if mail else [],
             affected_more=mail.more if mail else 0,
@@ -215,6 +217,7 @@ class _Repair:
         try:
             return stack.enter_context(open_repository(storage))
         except (WrongKey, ConfigError, NoRepository, Damaged) as error:
+            self._opened = None if isinstance(error, ConfigError) else False
             self._notes.append(
                 f"which mail is concerned, and which packs are missing, was not looked for, for that needs the index: "
                 f"{error.what}"

@@ -63,6 +63,7 @@ class RepairReport(msgspec.Struct, frozen=True):
     parity: int
     indexed: int
     damaged: int | None
+    opened: bool | None
     fetched: list[Fetched]
     affected: list[Affected]
     affected_more: int
@@ -70,5 +71,5 @@ class RepairReport(msgspec.Struct, frozen=True):
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing stays lost."""
-        return not (self.lost or self.affected or self.affected_more)
+        """Whether nothing stays lost, as far as the key that is here can tell."""
+        return self.opened is not False and not (self.lost or self.affected or self.affected_more)
