@@ -5,20 +5,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
 
-from backupd.errors import ConnectionFailed, Interrupted
+from backupd.errors import ConnectionFailed, Damaged, Interrupted, ObjectMissing, StorageDenied, StorageFull
 from backupd.mail.headers import readable
 from backupd.operations.audit import Means, Wish, audit
 from backupd.operations.audit_report import Level
 from backupd.operations.audit_source import Servers
 from backupd.operations.look import Lines
+from backupd.operations.messages import MessageStore
 from backupd.operations.repair import RepairReport, repair
 from backupd.operations.repair_report import PACKS, SERVER
 from backupd.operations.selection import Selection
-from backupd.repository import names, segments
+from backupd.repository import mending, names, segments
 from backupd.repository.keys import Role, Secrets
 from backupd.repository.repository import Repository
 from backupd.storage.base import Storage
@@ -317,3 +319,85 @@ def test_what_can_be_read_of_a_damaged_pack_that_no_index_describes_is_saved(
     report = mend()
     assert report.is_whole
     assert findings(storage, secrets) == []
+
+
+# -- crashes and rights ------------------------------------------------------------------------------------------------
+
+
+def test_wherever_it_is_killed_nothing_is_worse_and_the_next_one_ends_it(
+    backed_up: dict[str, bytes], mend: Repair, storage: MemoryStorage, secrets: Secrets
+) -> None:
+    whole = all_of(storage, secrets)
+    pack, other = packs(storage, secrets)
+    flip(storage, pack, content_block(storage, pack))
+    flip(storage, next(name for name in storage.objects if name.startswith(names.INDEX)))
+    damaged = dict(storage.objects)
+    readable_before = len(readable_messages(storage, secrets))
+
+    for survived in range(100):
+        storage.objects = dict(damaged)
+        left = [survived]
+
+        def count(name: str, left: list[int] = left) -> None:
+            if not left[0]:
+                raise StorageFull("killed", subject=name)
+            left[0] -= 1
+
+        storage.before_put = count
+        plain = MemoryStorage.delete.__get__(storage)
+        storage.delete = lambda name, plain=plain, count=count: (count(name), plain(name))[1]  # type: ignore[method-assign]
+        try:
+            mend()
+            ended = True
+        except StorageFull:
+            ended = False
+        storage.before_put, storage.delete = lambda _name: None, plain  # type: ignore[method-assign]
+        assert len(readable_messages(storage, secrets)) >= readable_before
+        assert mend().is_whole
+        assert all_of(storage, secrets) == whole
+        assert findings(storage, secrets) == []
+        if ended:
+            break
+    assert 4 < survived < 100
+    assert other in storage.objects
+
+
+def readable_messages(storage: MemoryStorage, secrets: Secrets) -> set[bytes]:
+    """Ids of all messages of all snapshots that can be read."""
+    found = set()
+    with Repository(storage, secrets) as repository:
+        store = MessageStore(repository)
+        health = mending.examine(repository)
+        mending.adopt(repository, health.unindexed, store.identify, store=False)
+        for ref in repository.refs():
+            for segment in (segment for record in repository.snapshot(ref).mailboxes for segment in record.segments):
+                with suppress(Damaged, ObjectMissing):
+                    rows = [row for row, _ in segments.read(repository, segment)]
+                    found |= {row.message for row in rows if is_readable(store, row.message)}
+    return found
+
+
+def is_readable(store: MessageStore, message: bytes) -> bool:
+    try:
+        store.load(message)
+    except (Damaged, ObjectMissing):
+        return False
+    return True
+
+
+def test_who_may_not_remove_is_told_what_is_superfluous(
+    backed_up: dict[str, bytes], mend: Repair, storage: MemoryStorage, secrets: Secrets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = all_of(storage, secrets)
+    pack, _ = packs(storage, secrets)
+    flip(storage, pack, content_block(storage, pack))
+
+    def denied(name: str) -> None:
+        raise StorageDenied("not allowed", subject=name)
+
+    monkeypatch.setattr(storage, "delete", denied)
+    report = mend()
+    assert [each.object for each in report.lost] == [pack]
+    assert report.affected == []
+    assert any("may not remove" in note for note in report.notes)
+    assert all_of(storage, secrets) == whole
