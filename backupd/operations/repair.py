@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 
-from backupd.errors import ConfigError, Damaged, Interrupted, NoRepository, UsageError, WrongKey
+from backupd.errors import ConfigError, Damaged, Interrupted, NoRepository, StorageDenied, UsageError, WrongKey
 from backupd.operations.audit_source import Servers
 from backupd.operations.events import Advance, Observer, Plan, ignore
 from backupd.operations.parallel import in_order
@@ -123,6 +123,8 @@ class _Repair:
             self._mend_missing(repository)
             if not quick or self._lost or repository.damaged_indexes:
                 mail = self._mend_mail(repository, accounts, servers)
+        if mail and mail.is_whole and not self._lost and not self._dry_run:
+            self._sweep_parity()
         return RepairReport(
             repository=self._storage.url,
             dry_run=self._dry_run,
@@ -280,6 +282,18 @@ class _Repair:
         self._mended += [Mended(name, whys.get(name, "damaged"), source) for name, source in made_up.items()]
         self._lost = [each for each in self._lost if each.object not in made_up]
         return mail
+
+    def _sweep_parity(self) -> None:
+        """Nothing is lost, so what is gone is gone on purpose, and so may its parity be."""
+        left = self._parity.left_behind(info.name for info in listed(self._storage))
+        try:
+            for name in left:
+                self._storage.delete(name)
+        except StorageDenied as error:
+            self._notes.append(f"parity of objects that are gone may not be removed by these credentials: {error.what}")
+        else:
+            if left:
+                self._notes.append(f"parity of objects that are gone was removed: {len(left):,}")
 
     def _go_on(self) -> None:
         if self._stop.is_set():

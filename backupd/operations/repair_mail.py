@@ -139,7 +139,8 @@ class MailRepair:
         promised = {message.hex() for some in self._fetched.values() for message in some} if self._dry_run else set()
         self.affected = [each for each in located.affected if each.id not in promised]
         self.more = located.more
-        self.is_whole = not (self.affected or self.more or located.unread or self.unindexed)
+        # Without any snapshot nobody can say what is needed.
+        self.is_whole = not (self.affected or self.more or located.unread or self.unindexed) and bool(self._refs())
 
     # The index
 
@@ -232,4 +233,5 @@ class MailRepair:
         return bool(fetch.found)
 
     def _note_envelope(self, stored: Stored) -> None:
-        self._known[stored.id] = envelope_of(stored)
+        if len(self._known) < MOST_WANTED:
+            self._known[stored.id] = envelope_of(stored)

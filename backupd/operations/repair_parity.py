@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from backupd.operations.repair_objects import read
 from backupd.repository import names, parity
 from backupd.repository.parity_storage import ParityStorage, has_parity
@@ -28,3 +30,12 @@ class ParityRepair:
         if not self._dry_run:
             self._storage.renew_parity(name, [data])
         return True
+
+    def left_behind(self, there: Iterable[str]) -> list[str]:
+        """Names of parity of packs and index objects that are gone: a machine that knows nothing of parity has removed
+        them. there: names of all objects."""
+        if self._storage is None:
+            return []
+        kept = set(map(names.parity, there))
+        whose = tuple(map(names.parity, (names.PACKS, names.INDEX)))
+        return sorted(name for name in self._there - kept if name.startswith(whose))

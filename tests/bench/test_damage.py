@@ -1,5 +1,5 @@
-"""Some of the ten thousand harms of `python -m bench damage`: what audits claim to see they see, and place rightly; and no
-repair makes anything worse, or claims too much."""
+"""Some of the ten thousand harms of `python -m bench damage`: what audits claim to see they see, and place rightly;
+and no repair makes anything worse, or claims too much."""
 
 from __future__ import annotations
 

@@ -15,10 +15,12 @@ from backupd.repository.keys import Secrets
 from backupd.repository.parity_storage import ParityStorage
 from backupd.repository.repository import Repository
 from backupd.storage.base import Storage
+from backupd.storage.s3 import S3Storage
 from tests.operations.conftest import Backup
 from tests.operations.test_repair import LONG_AGO, flipped, one
 from tests.support.mail import Attachment, message, nasty_mail, noise
 from tests.support.memory_storage import MemoryStorage
+from tests.support.seaweedfs import SeaweedFS
 from tests.support.simulated_account import SimulatedAccount
 
 WHOLE = 4_000
@@ -101,6 +103,22 @@ def test_a_small_object_comes_back_even_if_it_is_gone_and_a_large_one_does_not(
     assert report.affected
 
 
+def test_parity_that_was_left_behind_goes_only_when_nothing_is_lost(
+    protected: dict[str, bytes], storage: MemoryStorage, secrets: Secrets
+) -> None:
+    gone = names.parity(names.pack("ab" * 32))
+    storage.objects[gone] = protected[names.parity(one(storage, names.PACKS))]
+    pack = max(objects(protected), key=lambda name: len(protected[name]))
+    del storage.objects[pack]
+    assert not run(storage, secrets).is_whole
+    assert gone in storage.objects
+    storage.objects[pack] = protected[pack]
+    run(storage, secrets, dry_run=True)
+    assert gone in storage.objects
+    assert run(storage, secrets).is_whole
+    assert storage.objects == protected
+
+
 def test_damaged_parity_is_made_anew(protected: dict[str, bytes], storage: MemoryStorage, secrets: Secrets) -> None:
     for name in (names.parity(one(storage, prefix)) for prefix in (names.PACKS, names.SNAPSHOTS, names.KEYS)):
         storage.objects[name] = flipped(protected[name])
@@ -162,3 +180,23 @@ def _locked_out(_storage: Storage) -> Repository:
     from backupd.errors import WrongKey
 
     raise WrongKey("opens nothing")
+
+
+def test_it_is_the_same_in_a_bucket(protected: dict[str, bytes], secrets: Secrets, seaweedfs: SeaweedFS) -> None:
+    bucket = S3Storage(f"s3://{seaweedfs.bucket()}/prefix", seaweedfs.settings())
+    where = ParityStorage(bucket, 5, whole=WHOLE)
+    for name in objects(protected):
+        where.put(name, [protected[name]])
+    pack = max(objects(protected), key=lambda name: len(protected[name]))
+    for name in (pack, one_of(protected, names.SNAPSHOTS)):
+        bucket.replace(name, [flipped(protected[name])])
+    report = repair(where, [], lambda storage: Repository(storage, secrets))
+    assert {each.source for each in report.mended} == {PARITY}
+    assert report.is_whole
+    assert {info.name: bucket.get(info.name) for info in bucket.list()} == protected
+    where.delete(pack)
+    assert {pack, names.parity(pack)} & {info.name for info in bucket.list()} == set()
+
+
+def one_of(storage: dict[str, bytes], prefix: str) -> str:
+    return next(name for name in objects(storage) if name.startswith(prefix))
