@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import struct
+import threading
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -20,7 +21,6 @@ from typing import Final, NamedTuple
 from backupd.errors import ConfigError
 from backupd.storage.base import Buffer
 
-MOST_PER_CENT: Final = 100
 WHOLE_OCTETS: Final = 16 * 1024
 """Objects up to this size are stored a second time."""
 
@@ -31,6 +31,8 @@ _MOST_SHARDS = 256  # of both kinds: the elements of GF(2^8)
 _CHECKSUM = 8
 _DIGEST = 32
 _LENGTH = struct.Struct("<I")
+_CODING = threading.Lock()
+"""The library takes the memory of two objects beside the one that is coded: so one thread at a time."""
 _FRAGMENT_HEADER = 80  # of the library's own, before each shard it makes
 
 
@@ -83,8 +85,10 @@ def encode(data: Sequence[Buffer], per_cent: int, *, whole: int = WHOLE_OCTETS) 
 
 
 def _parity(data: bytes, more: int) -> list[Buffer]:
-    fragments: list[bytes] = _driver(_SHARDS, more).encode(data)
-    return [memoryview(each)[_FRAGMENT_HEADER:] for each in fragments[_SHARDS:]]
+    driver = _driver(_SHARDS, more)
+    with _CODING:
+        fragments: list[bytes] = driver.encode(data)
+        return [memoryview(each)[_FRAGMENT_HEADER:] for each in fragments[_SHARDS:]]
 
 
 def _shard_octets(size: int, count: int) -> int:
@@ -179,6 +183,7 @@ def _joined(good: dict[int, Buffer], header: _Header) -> bytes:
         return b"".join(good[number] for number in sorted(good)[: header.data])
     driver = _driver(header.data, header.parity)
     # The library's headers, which it wants back and which are not stored: all objects of one size have the same.
-    heads = [each[:_FRAGMENT_HEADER] for each in driver.encode(bytes(header.size))]
-    healed: bytes = driver.decode([b"".join((heads[number], shard)) for number, shard in sorted(good.items())])
-    return healed
+    with _CODING:
+        heads = [each[:_FRAGMENT_HEADER] for each in driver.encode(bytes(header.size))]
+        healed: bytes = driver.decode([b"".join((heads[number], shard)) for number, shard in sorted(good.items())])
+        return healed

@@ -101,6 +101,7 @@ def test_pop3_mail_is_fetched_again_by_uidl(place: Place, account: Account) -> N
     place.done("backup")
     then = mail_of(account)
     flip(pack(place))
+    assert "5 lost messages" in place.run("repair", "--dry-run").out
     result = place.run("repair")
     assert (result.code, result.err) == (0, ""), result
     assert "alice: 5 lost messages" in result.out
