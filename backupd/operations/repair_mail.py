@@ -153,7 +153,9 @@ class MailRepair:
             self._unindexed = mending.examine(self._repository, stored_before=self._before).unindexed
         told = {names.pack(pack.hex()) for pack in self._repository.index.packs()}
         bad = {bytes.fromhex(name.rpartition("/")[2]) for name in self._bad}
-        for name in () if self._dry_run else sorted(self._bad - told):
+        # A writer's key opens the lists of messages in them, and so tells which to fetch again.
+        unread = self._bad - told if self._reader else (self._bad - told).union(self._unindexed)
+        for name in () if self._dry_run else sorted(unread):
             if data := read(self._repository.storage, name):
                 saved = mending.salvage(self._repository, name, data, bad, self._store.identify)
                 self.indexed += saved is not None

@@ -304,8 +304,27 @@ def test_a_writer_cannot_index_packs_and_says_so(
     report = mend(role=Role.WRITER, server=None)
     assert not report.is_whole
     assert all(not each.certain for each in report.affected)
+    assert {each.uid for each in report.affected if each.mailbox == "Work"} == set(range(1, 7))
     assert any("reader" in note for note in report.notes)
-    assert storage.objects == damaged
+    assert damaged.items() <= storage.objects.items()
+
+
+def test_a_writer_without_an_index_has_the_server_give_everything_again(
+    backed_up: dict[str, bytes], mend: Repair, storage: MemoryStorage, secrets: Secrets
+) -> None:
+    whole = all_of(storage, secrets)
+    for name in [name for name in storage.objects if name.startswith(names.INDEX)]:
+        del storage.objects[name]
+    before = set(storage.objects)
+    report = mend(role=Role.WRITER)
+    assert report.is_whole
+    assert any("reader" in note for note in report.notes)
+    assert before <= storage.objects.keys()  # for a reader to index
+    unindexed = {name for name in before if name.startswith(names.PACKS)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "objects", {name: storage.objects[name] for name in storage.objects.keys() - unindexed})
+        assert all_of(storage, secrets) == whole
+    assert mend().indexed == len(unindexed)
 
 
 def test_what_can_be_read_of_a_damaged_pack_that_no_index_describes_is_saved(
