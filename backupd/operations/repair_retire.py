@@ -37,10 +37,13 @@ class Retirement:
         """Those of these packs, damaged or missing, that nothing refers to any more."""
         marked = {name for name in marks.objects(marks.read(self._storage)) if name.startswith(names.PACKS)}
         unusable = {_digest(name) for name in {*bad, *marked}}
+        told: dict[bytes, list[PackEntry]] = {_digest(name): [] for name in bad}
+        for entry in (entry for _, every in self._told() for entry in every if entry.name in told):
+            told[entry.name].append(entry)
         superfluous = []
         for name in sorted(bad):
             data = read(self._storage, name) or b""
-            if self._whole or self._is_elsewhere(name, data, unusable):
+            if self._whole or self._is_elsewhere(name, data, told[_digest(name)], unusable):
                 mending.salvage(self._repository, name, data, unusable, self._join)
                 superfluous.append(name)
         if superfluous and self._tell_anew({_digest(name) for name in superfluous}):
@@ -56,13 +59,13 @@ class Retirement:
         data = read(self._storage, name)
         return data is not None and is_good(name, data)
 
-    def _is_elsewhere(self, name: str, data: bytes, unusable: Collection[bytes]) -> bool:
+    def _is_elsewhere(
+        self, name: str, data: bytes, entries: Collection[PackEntry], unusable: Collection[bytes]
+    ) -> bool:
         """Whether an index tells what was in a pack, and each blob of it is in another one, or can be moved."""
-        found = self._repository.index
-        entries = [entry for _, every in self._told() for entry in every if entry.name == _digest(name)]
         if not entries:
             return False
-        movable = mending.readable(self._repository, name, data, self._join)
+        found, movable = self._repository.index, mending.readable(self._repository, name, data, self._join)
         ids = (entry.ids[at : at + 32] for entry in entries for at in range(0, len(entry.ids), 32))
         return all(each in movable or any(home not in unusable for home, _ in found.homes(each)) for each in ids)
 
