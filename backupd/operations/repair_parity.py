@@ -38,4 +38,5 @@ class ParityRepair:
             return []
         kept = set(map(names.parity, there))
         whose = tuple(map(names.parity, (names.PACKS, names.INDEX)))
-        return sorted(name for name in self._there - kept if name.startswith(whose))
+        now = (info.name for info in self._storage.list(names.PARITY))
+        return [name for name in now if name.startswith(whose) and name not in kept]
