@@ -10,7 +10,7 @@ nobody can miss; they are brought back where it is asked for, since somebody may
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 
@@ -280,7 +280,8 @@ class _Repair:
         made_up = {**dict.fromkeys(gone, SERVER if mail.fetched else PACKS), **dict.fromkeys(told, PACKS)}
         whys = {each.object: each.why for each in self._lost}
         self._mended += [Mended(name, whys.get(name, "damaged"), source) for name, source in made_up.items()]
-        self._lost = [each for each in self._lost if each.object not in made_up]
+        tags = {repository.secrets.account_tag(account): account for account in accounts}
+        self._lost = [_with_account(each, tags) for each in self._lost if each.object not in made_up]
         return mail
 
     def _sweep_parity(self) -> None:
@@ -298,6 +299,11 @@ class _Repair:
     def _go_on(self) -> None:
         if self._stop.is_set():
             raise Interrupted("stopped", subject=self._storage.url, remedy="what was put back stays; run it again")
+
+
+def _with_account(lost: Lost, tags: Mapping[str, str]) -> Lost:
+    found = names.parse_snapshot(lost.object)
+    return Lost(lost.object, lost.why, tags.get(found[0], "")) if found else lost
 
 
 def _stage(name: str) -> int:

@@ -30,10 +30,11 @@ class Mended(msgspec.Struct, frozen=True):
 
 
 class Lost(msgspec.Struct, frozen=True):
-    """An object for which nothing good was found."""
+    """An object for which nothing good was found. account: whose snapshot it is, where it is one and a key tells."""
 
     object: str
     why: Why
+    account: str = ""
 
 
 class Fetched(msgspec.Struct, frozen=True):

@@ -269,6 +269,16 @@ def test_what_was_fetched_before_it_is_stopped_stays(
     assert 0 < len(account.fetched) < 6
 
 
+def test_a_snapshot_that_is_lost_is_named_with_its_account(
+    backed_up: dict[str, bytes], mend: Repair, storage: MemoryStorage
+) -> None:
+    (first, _) = sorted(name for name in storage.objects if name.startswith(names.SNAPSHOTS))
+    flip(storage, first)
+    report = mend()
+    assert [(each.object, each.account) for each in report.lost] == [(first, "alice")]
+    assert (report.is_whole, report.affected, report.damaged) == (False, [], 0)
+
+
 # -- the index -----------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from backupd.operations.audit_report import Affected
-    from backupd.operations.repair_report import RepairReport
+    from backupd.operations.repair_report import Lost, RepairReport
 
 INCOMPLETE = 3
 _SHOWN = 20
@@ -82,8 +82,7 @@ def _tell(context: Context, report: RepairReport, *, offline: bool) -> None:
         context.say(f"{output.count(report.indexed, 'pack')} {told}")
     if report.parity:
         context.say(f"{output.count(report.parity, 'object')} {'would get' if report.dry_run else 'got'} parity")
-    lost = [f"{each.object} is {each.why}, and nothing good was found to put in its place" for each in report.lost]
-    for line in _some(lost, "more objects are lost"):
+    for line in _some([_lost(each) for each in report.lost], "more objects are lost"):
         output.remark(line)
     _tell_affected(report)
     for note in report.notes:
@@ -94,6 +93,11 @@ def _tell(context: Context, report: RepairReport, *, offline: bool) -> None:
     context.say(f"{report.repository}: {read}, {amiss}{mended}{_messages(report)}")
     if offline and report.affected:
         context.note("no mail server was asked; without --offline, messages that are still there are fetched again")
+
+
+def _lost(each: Lost) -> str:
+    what = f"{each.account}: snapshot {each.object.rpartition('/')[2]}" if each.account else each.object
+    return f"{what} is {each.why}, and nothing good was found to put in its place"
 
 
 def _put_back(report: RepairReport) -> Iterator[str]:
