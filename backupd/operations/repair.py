@@ -264,7 +264,7 @@ class _Repair:
             repository, accounts, servers, self._observer, self._stop, dry_run=self._dry_run, stored_before=before
         )
         packs = [each.object for each in self._lost if each.object.startswith(names.PACKS)]
-        mail.run(packs)
+        mail.run([each.object for each in self._lost])
         indexes = [each.object for each in self._lost if each.object.startswith(names.INDEX)]
         indexes = list(dict.fromkeys([*indexes, *(repository.damaged_indexes if not self._dry_run else ())]))
         if self._dry_run:

@@ -125,10 +125,12 @@ class MailRepair:
         return () if self._dry_run and self._reader else self._unindexed
 
     def run(self, bad: Collection[str]) -> None:
-        """Do it. bad: names of packs that are there, and damaged. Raises Interrupted, and errors of the storage."""
-        self._bad = frozenset(bad)
+        """Do it. bad: names of objects that are damaged or missing. Raises Interrupted, and errors of the storage."""
+        self._bad = frozenset(name for name in bad if name.startswith(names.PACKS))
         self._index()
         located = self._locate()
+        if located.affected and self._save_what_is_astray(bad):
+            located = self._locate()
         self.damaged = located.messages
         while self._fetch(located):
             located = self._locate()
@@ -155,16 +157,35 @@ class MailRepair:
         bad = {bytes.fromhex(name.rpartition("/")[2]) for name in self._bad}
         # A writer's key opens the lists of messages in them, and so tells which to fetch again.
         unread = self._bad - told if self._reader else (self._bad - told).union(self._unindexed)
-        for name in () if self._dry_run else sorted(unread):
-            if data := read(self._repository.storage, name):
-                saved = mending.salvage(self._repository, name, data, bad, self._store.identify)
-                self.indexed += saved is not None
+        if not self._dry_run:
+            self.indexed += self._save(sorted(unread), bad)
         if self._reader:
             self._unindexed = tuple(name for name in self._unindexed if name not in self._bad)
         elif self._unindexed:
             some = "1 pack is" if len(self._unindexed) == 1 else f"{len(self._unindexed):,} packs are"
             what = "described by no index object; a repair, or a backup, with a reader's key indexes them"
             self.notes.append(f"{some} {what}")
+
+    def _save_what_is_astray(self, bad: Collection[str]) -> bool:
+        """Whether blocks were found, and stored again, that are lost where the index looks for them: an object stands
+        in the place of another, or its octets have moved."""
+        if self._dry_run or not self._save(bad, ()):
+            return False
+        # Messages can be told from their recipes when their parts are there, which may have been in another pack.
+        self._save(bad, ())
+        mending.examine(self._repository)  # an object may be itself again
+        return True
+
+    def _save(self, objects: Collection[str], bad: Collection[bytes]) -> int:
+        """Store again what can be read of these objects, and is nowhere else; how many had something. bad: see
+        mending.salvage."""
+        repository, saved = self._repository, 0
+        for name in objects:
+            if data := read(repository.storage, name):
+                saved += mending.salvage(repository, name, data, bad, self._store.identify) is not None
+        if saved:
+            repository.rebuild()
+        return saved
 
     # What is lost
 

@@ -34,21 +34,24 @@ class Retirement:
         self.notes: list[str] = []
 
     def packs(self, bad: Collection[str]) -> list[str]:
-        """Those of these packs, damaged or missing, that nothing refers to any more."""
+        """Those of these packs, damaged or missing, that are no concern any more: nothing refers to them, or they are
+        themselves again."""
+        healed = [name for name in sorted(bad) if self._is_mended(name)]
+        bad = [name for name in sorted(bad) if name not in healed]
         marked = {name for name in marks.objects(marks.read(self._storage)) if name.startswith(names.PACKS)}
         unusable = {_digest(name) for name in {*bad, *marked}}
         told: dict[bytes, list[PackEntry]] = {_digest(name): [] for name in bad}
         for entry in (entry for _, every in self._told() for entry in every if entry.name in told):
             told[entry.name].append(entry)
         superfluous = []
-        for name in sorted(bad):
+        for name in bad:
             data = read(self._storage, name) or b""
             if self._whole or self._is_elsewhere(name, data, told[_digest(name)], unusable):
                 mending.salvage(self._repository, name, data, unusable, self._join)
                 superfluous.append(name)
         if superfluous and self._tell_anew({_digest(name) for name in superfluous}):
-            return [name for name in superfluous if self._remove(name)]
-        return []
+            return [*healed, *(name for name in superfluous if self._remove(name))]
+        return healed
 
     def indexes(self, damaged: Collection[str]) -> list[str]:
         """Those of these index objects that are removed: all packs that are there are told of by others."""

@@ -7,12 +7,13 @@ next backup finds the messages missing, and stores those again that the server s
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
 
-from backupd.errors import Damaged, ObjectMissing, WrongKey
+from backupd.errors import Damaged, ObjectExists, ObjectMissing, WrongKey
 from backupd.repository import block, marks, names, payload, recipe
 from backupd.repository.block import HEADER
 from backupd.repository.index import BlockEntry, PackEntry
@@ -179,34 +180,53 @@ def _opened(repository: Repository, header: block.Header, sealed: Buffer, positi
 
 
 def salvage(repository: Repository, name: str, data: bytes, bad: Collection[bytes], join: Join) -> str | None:
-    """Store once more what can be read of a damaged pack and is in no good one; the name of the new pack, None where
-    there is nothing. It is in the index when this returns.
+    """Store once more what can be read of a damaged object and is in no good pack; the name of the new pack, None where
+    there is nothing. An index object tells of it when this returns; the cache does when it has been rebuilt, once for
+    all that was saved.
 
     bad: the packs (by their digests) that do not count as places of what they hold, this one among them.
 
     Each block proves itself to whom the key lets open it, wherever it stands; so what a writer's key saves is metadata.
     """
-    pieces: list[Buffer] = [PACK_MAGIC]
-    position, blocks = len(PACK_MAGIC), list[_Block]()
+    kept: list[tuple[_Block, bytes]] = []
     for found, sealed in _readable_blocks(repository, name, data):
-        entry, blobs = found
         recipes: dict[bytes, bytes] = {}
-        _join(recipes, (blob for _, known, _, blob in blobs if known is None), join)
-        ids = [known or recipes.get(blob) for _, known, _, blob in blobs]
-        if all(each is None or any(home not in bad for home, _ in repository.index.homes(each)) for each in ids):
-            continue
-        pieces.append(sealed)
-        blocks.append((msgspec.structs.replace(entry, offset=position), blobs))
-        position += len(sealed)
-    if not blocks:
+        _join(recipes, (blob for _, known, _, blob in found[1] if known is None), join)
+        ids = [known or recipes.get(blob) for _, known, _, blob in found[1]]
+        if any(each and all(home in bad for home, _ in repository.index.homes(each)) for each in ids):
+            kept.append((found, sealed))
+    stored = _store(repository, name, kept) if kept else None
+    if stored is None:
         return None
-    digest = names.sha256(pieces)
-    repository.storage.put(names.pack(digest), pieces)
-    walked = _Walked(bytes.fromhex(digest), position, blocks)
-    known: dict[bytes, bytes] = {}
-    _join(known, walked.recipes, join)
-    repository.add_index([_entry(walked, known)])
-    return names.pack(digest)
+    told = stored.name in repository.index.packs()
+    # As for packs that are adopted: a message can be joined when the parts are known that are stored with it.
+    repository.index.add(f"saved {stored.name.hex()}", [_entry(stored, {})])
+    joined: dict[bytes, bytes] = {}
+    _join(joined, stored.recipes, join)
+    if not told:
+        repository.add_index([_entry(stored, joined)])
+    return names.pack(stored.name.hex())
+
+
+def _store(repository: Repository, name: str, kept: list[tuple[_Block, bytes]]) -> _Walked | None:
+    """A new pack of these blocks; None where its place is taken by what may be needed itself."""
+    for some in (kept, [*kept[1:], kept[0]]):
+        pieces: list[Buffer] = [PACK_MAGIC, *(sealed for _, sealed in some)]
+        starts = itertools.accumulate((len(sealed) for _, sealed in some), initial=len(PACK_MAGIC))
+        blocks = [
+            (msgspec.structs.replace(entry, offset=start), blobs)
+            for ((entry, blobs), _), start in zip(some, starts, strict=False)
+        ]
+        digest = names.sha256(pieces)
+        # All that it was may still be there, in another order or with something between: then it is itself again. But
+        # what stands in the place of another pack may be all that is left of a third.
+        store = repository.storage.replace if names.pack(digest) == name else repository.storage.put
+        try:
+            store(names.pack(digest), pieces)
+        except ObjectExists:
+            continue
+        return _Walked(bytes.fromhex(digest), sum(map(len, pieces)), blocks)
+    return None
 
 
 def readable(repository: Repository, name: str, data: bytes, join: Join) -> set[bytes]:

@@ -319,6 +319,28 @@ def test_a_writer_cannot_index_packs_and_says_so(
     assert damaged.items() <= storage.objects.items()
 
 
+def test_packs_in_each_others_place_are_told_apart_again(
+    backed_up: dict[str, bytes], mend: Repair, storage: MemoryStorage, secrets: Secrets
+) -> None:
+    whole = all_of(storage, secrets)
+    first, second = packs(storage, secrets)
+    storage.objects[first], storage.objects[second] = storage.objects[second], storage.objects[first]
+    report = mend(server=None)
+    assert (report.is_whole, report.damaged, {each.source for each in report.mended}) == (True, 0, {PACKS})
+    assert all_of(storage, secrets) == whole
+    assert findings(storage, secrets) == []
+
+
+def test_what_stands_behind_octets_too_many_is_found(
+    backed_up: dict[str, bytes], mend: Repair, storage: MemoryStorage, secrets: Secrets
+) -> None:
+    whole = all_of(storage, secrets)
+    (pack, _) = packs(storage, secrets)
+    storage.objects[pack] = storage.objects[pack][:8] + b"some more" + storage.objects[pack][8:]
+    assert mend(server=None).is_whole
+    assert all_of(storage, secrets) == whole
+
+
 def test_a_writer_without_an_index_has_the_server_give_everything_again(
     backed_up: dict[str, bytes], mend: Repair, storage: MemoryStorage, secrets: Secrets
 ) -> None:
