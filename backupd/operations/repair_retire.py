@@ -48,7 +48,8 @@ class Retirement:
             data = read(self._storage, name) or b""
             if self._whole or self._is_elsewhere(name, data, told[_digest(name)], unusable):
                 mending.salvage(self._repository, name, data, unusable, self._join)
-                superfluous.append(name)
+                # What had octets too many, and nothing else, is itself again.
+                (healed if self._is_mended(name) else superfluous).append(name)
         if superfluous and self._tell_anew({_digest(name) for name in superfluous}):
             return [*healed, *(name for name in superfluous if self._remove(name))]
         return healed
