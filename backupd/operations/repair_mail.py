@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from backupd.errors import Interrupted, ServerError
+from backupd.errors import Interrupted, ObjectExists, ServerError
 from backupd.operations.audit_memory import Memory
 from backupd.operations.audit_objects import Copies
 from backupd.operations.audit_packs import PackAudit
@@ -181,8 +182,9 @@ class MailRepair:
         mending.salvage."""
         repository, saved = self._repository, 0
         for name in objects:
-            if data := read(repository.storage, name):
-                saved += mending.salvage(repository, name, data, bad, self._store.identify) is not None
+            with suppress(ObjectExists):  # nothing is lost by that
+                if data := read(repository.storage, name):
+                    saved += mending.salvage(repository, name, data, bad, self._store.identify) is not None
         if saved:
             repository.rebuild()
         return saved

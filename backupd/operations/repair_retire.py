@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from backupd.errors import Damaged, ObjectMissing, StorageDenied
+from backupd.errors import Damaged, ObjectExists, ObjectMissing, StorageDenied
 from backupd.operations.messages import MessageStore
 from backupd.operations.repair_objects import is_good, read
 from backupd.repository import index, marks, mending, names
@@ -43,11 +43,14 @@ class Retirement:
         told: dict[bytes, list[PackEntry]] = {_digest(name): [] for name in bad}
         for entry in (entry for _, every in self._told() for entry in every if entry.name in told):
             told[entry.name].append(entry)
-        superfluous = []
+        superfluous: list[str] = []
         for name in bad:
             data = read(self._storage, name) or b""
             if self._whole or self._is_elsewhere(name, data, told[_digest(name)], unusable):
-                mending.salvage(self._repository, name, data, unusable, self._join)
+                try:
+                    mending.salvage(self._repository, name, data, unusable, self._join)
+                except ObjectExists:
+                    continue
                 # What had octets too many, and nothing else, is itself again.
                 (healed if self._is_mended(name) else superfluous).append(name)
         if superfluous and self._tell_anew({_digest(name) for name in superfluous}):

@@ -184,6 +184,8 @@ def salvage(repository: Repository, name: str, data: bytes, bad: Collection[byte
     there is nothing. An index object tells of it when this returns; the cache does when it has been rebuilt, once for
     all that was saved.
 
+    Raises ObjectExists where there is something, and no place for it.
+
     bad: the packs (by their digests) that do not count as places of what they hold, this one among them.
 
     Each block proves itself to whom the key lets open it, wherever it stands; so what a writer's key saves is metadata.
@@ -195,9 +197,9 @@ def salvage(repository: Repository, name: str, data: bytes, bad: Collection[byte
         ids = [known or recipes.get(blob) for _, known, _, blob in found[1]]
         if any(each and all(home in bad for home, _ in repository.index.homes(each)) for each in ids):
             kept.append((found, sealed))
-    stored = _store(repository, name, kept) if kept else None
-    if stored is None:
+    if not kept:
         return None
+    stored = _store(repository, name, kept)
     told = stored.name in repository.index.packs()
     # As for packs that are adopted: a message can be joined when the parts are known that are stored with it.
     repository.index.add(f"saved {stored.name.hex()}", [_entry(stored, {})])
@@ -208,8 +210,8 @@ def salvage(repository: Repository, name: str, data: bytes, bad: Collection[byte
     return names.pack(stored.name.hex())
 
 
-def _store(repository: Repository, name: str, kept: list[tuple[_Block, bytes]]) -> _Walked | None:
-    """A new pack of these blocks; None where its place is taken by what may be needed itself."""
+def _store(repository: Repository, name: str, kept: list[tuple[_Block, bytes]]) -> _Walked:
+    """A new pack of these blocks. Raises ObjectExists where its place is taken by what may be needed itself."""
     for some in (kept, [*kept[1:], kept[0]]):
         pieces: list[Buffer] = [PACK_MAGIC, *(sealed for _, sealed in some)]
         starts = itertools.accumulate((len(sealed) for _, sealed in some), initial=len(PACK_MAGIC))
@@ -226,7 +228,7 @@ def _store(repository: Repository, name: str, kept: list[tuple[_Block, bytes]]) 
         except ObjectExists:
             continue
         return _Walked(bytes.fromhex(digest), sum(map(len, pieces)), blocks)
-    return None
+    raise ObjectExists("what can be saved of it belongs where another damaged object is", subject=name)
 
 
 def readable(repository: Repository, name: str, data: bytes, join: Join) -> set[bytes]:
