@@ -16,7 +16,7 @@ import msgspec
 
 from backupd.mail.base64lines import Wrapping, encode
 from backupd.model import MessageState
-from backupd.repository import block, holds, index, keys, names, parity, payload, recipe, runs, slots
+from backupd.repository import block, erasures, holds, index, keys, names, parity, payload, recipe, runs, slots
 from backupd.repository.index import BlockEntry, PackEntry
 from backupd.repository.payload import BlobKind
 from backupd.repository.runs import Envelope, MessageRow

@@ -17,7 +17,6 @@ from datetime import UTC, datetime
 from backupd.errors import ConfigError, Damaged, Interrupted, NoRepository, StorageDenied, UsageError, WrongKey
 from backupd.operations.audit_source import Servers
 from backupd.operations.events import Advance, Observer, Plan, ignore
-from backupd.operations.parallel import in_order
 from backupd.operations.repair_mail import MailRepair
 from backupd.operations.repair_objects import GoodObjects, got, is_good, listed, read
 from backupd.operations.repair_parity import ParityRepair
@@ -27,6 +26,7 @@ from backupd.operations.repair_retire import Retirement
 from backupd.repository import mending, names
 from backupd.repository.repository import Repository
 from backupd.storage.base import Storage
+from backupd.storage.parallel import in_order
 
 __all__ = ["RepairReport", "repair"]
 

@@ -128,6 +128,9 @@ class MailRepair:
     def run(self, bad: Collection[str]) -> None:
         """Do it. bad: names of objects that are damaged or missing. Raises Interrupted, and errors of the storage."""
         self._bad = frozenset(name for name in bad if name.startswith(names.PACKS))
+        for name in self._repository.erased.look().damaged:
+            self._servers = None
+            self.notes.append(f"{name} cannot be read: what it erased must not come back, so no server is asked")
         self._index()
         located = self._locate()
         if located.affected and self._save_what_is_astray(bad):

@@ -184,6 +184,8 @@ def salvage(repository: Repository, name: str, data: bytes, bad: Collection[byte
     there is nothing. An index object tells of it when this returns; the cache does when it has been rebuilt, once for
     all that was saved.
 
+    What was erased is not worth saving; beside something that is, it comes along, and goes with the next prune.
+
     Raises ObjectExists where there is something, and no place for it.
 
     bad: the packs (by their digests) that do not count as places of what they hold, this one among them.
@@ -191,10 +193,13 @@ def salvage(repository: Repository, name: str, data: bytes, bad: Collection[byte
     Each block proves itself to whom the key lets open it, wherever it stands; so what a writer's key saves is metadata.
     """
     kept: list[tuple[_Block, bytes]] = []
+    erased = repository.erased.now
+    unwanted = erased.messages.keys() | erased.replaced()
     for found, sealed in _readable_blocks(repository, name, data):
         recipes: dict[bytes, bytes] = {}
         _join(recipes, (blob for _, known, _, blob in found[1] if known is None), join)
         ids = [known or recipes.get(blob) for _, known, _, blob in found[1]]
+        ids = [each for each in ids if each not in unwanted]
         if any(each and all(home in bad for home, _ in repository.index.homes(each)) for each in ids):
             kept.append((found, sealed))
     if not kept:

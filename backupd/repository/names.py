@@ -21,7 +21,7 @@ MARKS = "marks/"
 NEEDS = "needs/"
 PARITY = "parity/"
 PROBE = "probe/"
-ALL = (DESCRIPTION, KEYS, PACKS, INDEX, SNAPSHOTS, HOLDS)
+ALL = (DESCRIPTION, KEYS, PACKS, INDEX, SNAPSHOTS, HOLDS, ERASURES)
 """How the names begin of all that a repository is made of. Marks and needs are none of it: they are about what is
 superfluous. Parity is about other objects, and each repository has its own, or none."""
 
@@ -79,6 +79,11 @@ def parse_snapshot(name: str) -> tuple[str, str] | None:
 def hold(identifier: str) -> str:
     """The object name of a hold."""
     return f"{HOLDS}{identifier}"
+
+
+def erasure(identifier: str) -> str:
+    """The object name of an erasure."""
+    return f"{ERASURES}{identifier}"
 
 
 def parity(name: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from backupd.mail.base64lines import Wrapping, encode
 from backupd.model import MessageState
-from backupd.repository import block, holds, index, names, parity, payload, recipe, runs, slots
+from backupd.repository import block, erasures, holds, index, names, parity, payload, recipe, runs, slots
 from backupd.repository.keys import Secrets
 from backupd.repository.payload import BlobKind
 
