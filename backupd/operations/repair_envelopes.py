@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from backupd.errors import Damaged, ObjectMissing
+from backupd.errors import Damaged, Erased, ObjectMissing
 from backupd.mail import headers
 from backupd.operations.messages import MessageStore, Stored
 from backupd.repository import runs
@@ -35,9 +35,11 @@ def rebuild(
     known: envelopes by message id. Those of others are made from what is stored, if the key can read it.
     """
     store, made = MessageStore(repository), 0
-    for run, messages in _messages(repository, refs, lost).items():
+    for lost_run, messages in _messages(repository, refs, lost).items():
         if sorted(messages) != list(range(len(messages))):
             continue  # some rows of it are in snapshots that are forgotten
+        # Where something was erased, a run without it has taken the place of the first one.
+        run = repository.erased.now.places(lost_run)[0]
         envelopes = [known.get(messages[at]) or _made(repository, store, messages[at]) for at in range(len(messages))]
         if None in envelopes:
             continue
@@ -52,11 +54,13 @@ def rebuild(
 
 
 def _made(repository: Repository, store: MessageStore, message: bytes) -> Envelope | None:
+    if message in repository.erased.now:
+        return Envelope()
     if repository.secrets.role is not Role.READER:
         return None
     try:
         return envelope_of(store.store(store.load(message)))  # which is there, so nothing is stored
-    except (Damaged, ObjectMissing):
+    except (Damaged, Erased, ObjectMissing):
         return None
 
 

@@ -3,6 +3,7 @@ told exactly."""
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,9 +21,11 @@ from backupd.operations.messages import MessageStore
 from backupd.operations.repair import RepairReport, repair
 from backupd.operations.repair_report import PACKS, SERVER
 from backupd.operations.selection import Selection
-from backupd.repository import mending, names, segments
+from backupd.repository import erasures, mending, names, runs, segments
 from backupd.repository.keys import Role, Secrets
+from backupd.repository.payload import BlobKind
 from backupd.repository.repository import Repository
+from backupd.repository.runs import Envelope
 from backupd.storage.base import Storage
 from tests.operations.conftest import Backup
 from tests.support.mail import Attachment, message, nasty_mail, noise
@@ -454,3 +457,53 @@ def test_who_may_not_remove_is_told_what_is_superfluous(
     assert report.affected == []
     assert any("may not remove" in note for note in report.notes)
     assert all_of(storage, secrets) == whole
+
+
+# -- what was erased ---------------------------------------------------------------------------------------------------
+
+
+def test_what_was_erased_is_not_lost_and_not_fetched_again(
+    backed_up: dict[str, bytes], mend: Repair, storage: MemoryStorage, secrets: Secrets, account: SimulatedAccount
+) -> None:
+    (_, pack) = packs(storage, secrets)
+    erased = erase_first_of_work(storage, secrets)
+    for name in storage.objects.keys() - backed_up.keys():  # the lists without it are lost, too
+        if name.startswith(names.PACKS):
+            del storage.objects[name]
+    flip(storage, pack, content_block(storage, pack))
+    account.fetched.clear()
+    report = mend()
+    assert report.is_whole
+    assert (b"Work", 1) not in account.fetched
+    assert len(account.fetched) == report.damaged > 0
+    with Repository(storage, secrets) as repository:
+        assert not repository.has(erased)
+
+
+def test_as_long_as_an_erasure_cannot_be_read_no_server_is_asked(
+    backed_up: dict[str, bytes], mend: Repair, storage: MemoryStorage, secrets: Secrets, account: SimulatedAccount
+) -> None:
+    (_, pack) = packs(storage, secrets)
+    erase_first_of_work(storage, secrets)
+    flip(storage, next(name for name in storage.objects if name.startswith(names.ERASURES)))
+    flip(storage, pack, content_block(storage, pack))
+    before = account.opened
+    report = mend()
+    assert account.opened == before
+    assert not report.is_whole
+    assert any("must not come back" in note for note in report.notes)
+
+
+def erase_first_of_work(storage: MemoryStorage, secrets: Secrets) -> bytes:
+    """Say that the message was erased; its id. What is stored stays for now, as before a prune."""
+    with Repository(storage, secrets) as repository:
+        record = next(each for each in newest(repository).mailboxes if each.mailbox.raw_name == b"Work")
+        row, _ = next(iter(segments.read(repository, record.segments[0])))
+        shown = runs.decode_envelopes(repository.get_run(row.envelopes, BlobKind.ENVELOPES), "x")
+        shown[row.envelope] = Envelope()
+        instead = {row.envelopes: repository.put_run(BlobKind.ENVELOPES, runs.encode_envelopes(shown))}
+        repository.flush()
+        made = erasures.make(datetime.now(UTC).isoformat(), "asked for", [row.message], instead)
+        identifier, data = erasures.seal(made, secrets, os.urandom)
+        storage.put(names.erasure(identifier), [data])
+    return row.message
