@@ -102,6 +102,7 @@ def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench parity", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="little mail and one round; writes nothing down")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", action="append", choices=MEASURED, help="this sort of mail; may be given again")
     wish = parser.parse_args(words)
     program = shutil.which("backupd") or sys.exit("backupd is not installed")
     began = datetime.now(UTC)
@@ -109,7 +110,7 @@ def main(words: Sequence[str]) -> int:
     scratch = Path(tempfile.mkdtemp(prefix="bench-parity-"))
     try:
         with Dovecot() as server:
-            for kind in (each for each in KINDS if each.name in MEASURED):
+            for kind in (each for each in KINDS if each.name in (wish.only or MEASURED)):
                 folder = scratch / kind.name
                 folder.mkdir()
                 box = fill(server, kind, folder, quick=wish.quick)
