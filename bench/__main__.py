@@ -114,6 +114,10 @@ def other_subject(words: list[str]) -> int | None:
         from bench import pop3
 
         return pop3.main(words[1:])
+    if words[:1] == ["parity"]:
+        from bench import parity
+
+        return parity.main(words[1:])
     if words[:1] == ["damage"]:
         from bench import damage
 

@@ -55,12 +55,13 @@ OBJECTS = tuple(_PREFIXES)
 @dataclass(frozen=True)
 class Repo:
     """objects: as they are now. past: objects that were there once, and have been removed since. foreign: of another
-    repository."""
+    repository. accounts: the mail servers, as they are after the last backup."""
 
     objects: dict[str, bytes]
     past: dict[str, bytes]
     foreign: dict[str, bytes]
     secrets: Secrets
+    accounts: dict[str, SimulatedAccount]
 
     def open(self, objects: Mapping[str, bytes]) -> MemoryStorage:
         storage = MemoryStorage()
@@ -91,11 +92,11 @@ def build(folder: Path, seed: int = 1) -> Repo:
     with closing(State(folder)) as state, Repository(storage, secrets, sizes=_SMALL) as repository:
         repository.add_slot("office", "another passphrase", Role.WRITER, argon2=CHEAP)
         repository.rotate_slot("office", "yet another passphrase", argon2=CHEAP)
-        _fill(repository, state, random.Random(seed))
-    return Repo(storage.objects, storage.ever, other.objects, secrets)
+        accounts = _fill(repository, state, random.Random(seed))
+    return Repo(storage.objects, storage.ever, other.objects, secrets, accounts)
 
 
-def _fill(repository: Repository, state: State, chance: random.Random) -> None:
+def _fill(repository: Repository, state: State, chance: random.Random) -> dict[str, SimulatedAccount]:
     accounts = {name: SimulatedAccount() for name in ACCOUNTS}
     for number, account in enumerate(accounts.values()):
         account.create(b"Work")
@@ -116,6 +117,7 @@ def _fill(repository: Repository, state: State, chance: random.Random) -> None:
     for reason in ("a dispute", "another one"):
         kept = repository.refs("alice")[0]
         holds.put(repository, holds.Hold(1, timestamp(time), "alice", reason, kept.id))
+    return accounts
 
 
 def _mail(chance: random.Random, subject: str) -> bytes:

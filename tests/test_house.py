@@ -139,7 +139,7 @@ def _imported() -> set[str]:
 
 def _declared() -> set[str]:
     project = _project()
-    return {name for extra in ("", "keyring", "demo", "notify", "oauth", "s3") for name in project[extra]}
+    return {name for extra in ("", "keyring", "demo", "notify", "oauth", "parity", "s3") for name in project[extra]}
 
 
 def test_what_the_package_imports_is_declared() -> None:

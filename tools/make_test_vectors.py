@@ -16,11 +16,14 @@ import msgspec
 
 from backupd.mail.base64lines import Wrapping, encode
 from backupd.model import MessageState
-from backupd.repository import block, erasures, holds, index, keys, names, payload, recipe, runs, slots
+from backupd.repository import block, erasures, holds, index, keys, names, parity, payload, recipe, runs, slots
 from backupd.repository.index import BlockEntry, PackEntry
 from backupd.repository.payload import BlobKind
 from backupd.repository.runs import Envelope, MessageRow
 from backupd.repository.slots import Argon2
+
+PROTECTED = bytes(range(250))
+"""An object, of which there is parity: of 2 shards, and as a copy."""
 
 
 class Counter:
@@ -83,6 +86,10 @@ def main() -> None:
         "metadata_id": {"octets": b"run".hex(), "id": secrets.metadata_id(b"run").hex()},
         "fingerprint": {"header": message[:19].hex(), "fingerprint": secrets.fingerprint(message[:19]).hex()},
         "account_tag": {"account": "alice", "tag": secrets.account_tag("alice")},
+        "parity": [
+            {"octets": PROTECTED.hex(), "object": b"".join(parity.encode([PROTECTED], 2, whole=whole)).hex()}
+            for whole in (0, len(PROTECTED))
+        ],
         "pack_name": {"octets": b"BKPDPAK1".hex(), "name": names.pack(names.sha256([b"BKPDPAK1"]))},
         "payload": {"kinds": [0, 0], "blobs": [message.hex(), b"part".hex()], "octets": blobs.hex()},
         "blocks": [

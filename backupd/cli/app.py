@@ -39,7 +39,7 @@ COMMANDS = (
     ("prune", _CARE, "Free what no snapshot needs, and make few large objects of many small ones."),
     ("erase", _CARE, "Take a person's messages out of every snapshot for good, and say why they are gone."),
     ("audit", _CARE, "Prove that what is stored can be restored; for people, cron and monitors."),
-    ("repair", _CARE, "Put good objects in the place of damaged and missing ones, from copies or versions."),
+    ("repair", _CARE, "Mend what is damaged or missing, from copies, versions, parity and mail servers."),
     ("demo", _BACK_UP, "Show the whole cycle on a mailbox of its own; needs no configuration."),
     ("snapshots", _LOOK, "List snapshots."),
     ("ls", _LOOK, "List a snapshot's mailboxes, or the messages of one."),

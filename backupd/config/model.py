@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from backupd.config.daemon import Hours, Maintenance
+from backupd.config.daemon import Hours, Maintenance, Share
 from backupd.config.health import Health
 from backupd.config.secrets import KeyFile, Name, Secret
 from backupd.config.sections import AccountName, Address, FilePath, Seconds, Section, wrong
@@ -118,6 +118,8 @@ class RepositoryConfig(Section):
     """This machine holds no key, and can only copy, repair, and audit stored objects."""
     compression_level: int | None = Field(default=None, ge=1, le=19)
     """zstd level of what is stored from now on, 1 to 19; by default 3 when mail comes fast, else 9."""
+    parity: Share | None = None
+    """Parity stored with each object, such as 5%, from which `repair` heals bit rot; by default none."""
     s3: S3 | None = None
     """Access to the bucket, for an s3: address."""
 

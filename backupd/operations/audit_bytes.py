@@ -16,6 +16,7 @@ from backupd.operations.audit_rotation import Item
 from backupd.operations.events import Advance, Observer
 from backupd.repository import names, slots
 from backupd.repository.keys import Role
+from backupd.repository.parity_storage import has_parity
 from backupd.repository.snapshots import timestamp
 from backupd.storage.base import ObjectInfo, Storage
 from backupd.storage.parallel import in_order
@@ -42,7 +43,7 @@ class Objects:
         self.findings: list[Finding] = []
         self.read = self.octets = 0
         listed = {info.name: info for info in storage.list()}
-        ours = (*names.ALL, names.MARKS, names.NEEDS)
+        ours = (*names.ALL, names.MARKS, names.NEEDS, names.PARITY)
         self.there: dict[str, ObjectInfo] = {name: info for name, info in listed.items() if name.startswith(ours)}
         after = since.timestamp() if since else 0.0
         self._young = {name for name, info in self.there.items() if since is None or (info.modified or after) >= after}
@@ -52,8 +53,18 @@ class Objects:
         for name in audit_objects.strangers(self.there):
             self._found(Severity.WARNING, name, "no object of a repository has such a name")
             del self.there[name]
+        self._look_for_parity()
         if others:
             self._found(Severity.NOTE, storage.url, f"{others:,} objects here belong to no repository")
+
+    def _look_for_parity(self) -> None:
+        """Where there is any, whether everything has some."""
+        protected = {name.removeprefix(names.PARITY) for name in self.there if name.startswith(names.PARITY)}
+        without = sum(has_parity(name) and name not in protected for name in self.there) if protected else 0
+        if without:
+            some = "1 object has" if without == 1 else f"{without:,} objects have"
+            what = f"{some} no parity: a backup was killed, or runs without"
+            self._found(Severity.NOTE, self._storage.url, what, "`backupd repair` makes it")
 
     @property
     def packs(self) -> set[str]:
@@ -64,12 +75,12 @@ class Objects:
     def small(self) -> set[str]:
         """Names of all but packs, indexes, snapshots, and what proves nothing by its name: marks and the like, which
         are few and small, and are read each time."""
-        others = (names.PACKS, names.INDEX, names.SNAPSHOTS, names.KEYS, names.DESCRIPTION)
+        others = (names.PACKS, names.INDEX, names.SNAPSHOTS, names.KEYS, names.DESCRIPTION, names.PARITY)
         return {name for name in self.there if not name.startswith(others)}
 
     def share(self, level: Level, role: Role, wanted: Collection[str] | None, budget: float | None) -> set[str]:
-        """Names of what is read this time of that which takes turns: packs, and without a key indexes and snapshots,
-        too.
+        """Names of what is read this time of that which takes turns: packs and their parity, and without a key indexes
+        and snapshots, too.
 
         wanted: these packs alone; None: all.
         """
@@ -81,10 +92,16 @@ class Objects:
             self._kinds = dict.fromkeys(others & self._young, BYTES)
         elif level.includes(Level.STORAGE):
             self._kinds = dict.fromkeys(turns & self._young, BYTES)
+        if level.includes(Level.STORAGE):
+            self._kinds.update(dict.fromkeys(self._parity(wanted) & self._young, BYTES))
         proofs = {kind: self._memory.proofs(kind) for kind in set(self._kinds.values())}
         items = [Item(name, self.there[name].size, proofs[kind].get(name)) for name, kind in self._kinds.items()]
         self._order = [self.there[name].size for name in audit_rotation.choose(items, None)]
         return set(audit_rotation.choose(items, budget))
+
+    def _parity(self, wanted: Collection[str] | None) -> set[str]:
+        every = {name for name in self.there if name.startswith(names.PARITY)}
+        return every if wanted is None else every.intersection(map(names.parity, wanted))
 
     def unproved_names(self, identity: str | None) -> None:
         """The description and the key slots, whose names prove nothing: whether they make sense, and are what they

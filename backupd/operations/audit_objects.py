@@ -101,13 +101,15 @@ class Copies:
         if name.startswith(names.ALL):
             return Finding(Severity.CRITICAL, Level.STORAGE, name, what, self._remedy(name))
         remedy = "it marks nothing, and harms nothing: remove it"
+        if name.startswith(names.PARITY):
+            remedy = "`backupd repair` makes it anew, where repository.parity is set"
         return Finding(Severity.WARNING, Level.STORAGE, name, what, remedy)
 
     def _remedy(self, name: str) -> str:
         if holding := self._holding(name):
             return f"`backupd repair` can take it from {', '.join(holding)}, if it is whole there"
         where = "no copy is known to have it" if self._any else "no copy is configured"
-        return f"{where}; `backupd repair` looks for a version, and the next backup stores what the server still has"
+        return f"{where}; `backupd repair` looks for versions, for parity, and for the mail on its server"
 
     def _holding(self, name: str) -> list[str]:
         holding = []

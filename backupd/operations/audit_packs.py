@@ -99,6 +99,20 @@ class PackAudit:
             # From now on the cache leaves out what was found to be lost, and knows of others that have the same.
             self._repository.rebuild()
             self.damage.unjoined = {each for each in self.damage.unjoined if not self._can_be_read(each)}
+        if self.damage.suspects:
+            self._suspect()
+
+    def _suspect(self) -> None:
+        """Of what may be damaged, leave what is somewhere else, too; and take in messages that are joined from it."""
+        bad = {bytes.fromhex(each.subject[-64:]) for each in self.damage.findings if _is_pack(each.subject)}
+        suspects = {
+            blob for blob in self.damage.suspects if all(pack in bad for pack, _ in self._repository.index.homes(blob))
+        }
+        for entry in self.entries():
+            for (blob_id, kind), parts in zip(_blobs(entry), entry.parts_of_blobs(), strict=True):
+                if kind == BlobKind.RECIPE and not suspects.isdisjoint(cut(parts)):
+                    suspects.add(blob_id)
+        self.damage.suspects = suspects
 
     def _can_be_read(self, message: bytes) -> bool:
         """Whether a message can be joined, for all that this key can tell."""
@@ -334,6 +348,10 @@ class PackAudit:
 def interrupted(url: str) -> Interrupted:
     """What an audit that was stopped says."""
     return Interrupted("stopped", subject=url, remedy="what was proved is remembered, and the next audit goes on")
+
+
+def _is_pack(name: str) -> bool:
+    return name.startswith(names.PACKS)
 
 
 def _blobs(entry: PackEntry, first: int = 0, last: int | None = None) -> Iterator[tuple[bytes, int]]:

@@ -68,6 +68,8 @@ class SnapshotAudit:
         unsure: there are packs that no index describes, and this key cannot look into them: what is in no index may be
             there all the same.
         on_blobs: told the ids of all blobs that the snapshots refer to, many of them more than once.
+        on_harm: told of each message in each snapshot that is damaged: account, mailbox, row, and whether the message
+            itself is whole.
     """
 
     def __init__(
@@ -81,9 +83,11 @@ class SnapshotAudit:
         *,
         unsure: bool = False,
         on_blobs: Callable[[Iterable[bytes]], None] | None = None,
+        on_harm: Callable[[str, MailboxRecord, MessageRow, bool], None] | None = None,
     ) -> None:
         self._repository, self._damage, self._copies, self._memory = repository, damage, copies, memory
         self._observer, self._stop, self._on_blobs, self._unsure = observer, stop, on_blobs, unsure
+        self._on_harm = on_harm
         self._found: dict[_Place, tuple[_Harm, list[str]]] = {}
         # Of runs that were looked at, and of envelope runs that were looked for.
         self._verdicts: dict[tuple[bytes, bytes], list[_Harm]] = {}
@@ -235,6 +239,8 @@ class SnapshotAudit:
 
     def _note(self, ref: SnapshotRef, account: str, record: MailboxRecord, harm: _Harm) -> None:
         identity = harm.row.message if harm.row else b""
+        if self._on_harm and harm.row:
+            self._on_harm(account, record, harm.row, harm.restorable)
         name = readable_path(record.mailbox)
         place = _Place(account, name, record.status.uidvalidity, harm.first, harm.last, identity, harm.what)
         known = self._found.get(place)

@@ -19,6 +19,7 @@ from backupd.operations.oauth_apps import app_of
 from backupd.operations.state import State
 from backupd.operations.token_keys import KEYS
 from backupd.repository.keys import Secrets
+from backupd.repository.parity_storage import ParityStorage
 from backupd.repository.repository import Repository, unlock
 from backupd.sources.base import Source
 from backupd.sources.pop3.base import Pop3Source
@@ -42,8 +43,9 @@ Settings = TypeVar("Settings", bound=ServerSettings)
 
 
 def open_repository_storage(config: Config) -> Storage:
-    """The place of the repository, which need not exist yet. Raises ConfigError."""
-    return open_storage(config.repository.url, s3_settings(config.repository.s3))
+    """The place of the repository, which need not exist yet, with parity where it is wanted. Raises ConfigError."""
+    storage = open_storage(config.repository.url, s3_settings(config.repository.s3))
+    return storage if config.repository.parity is None else ParityStorage(storage, config.repository.parity)
 
 
 def probe_bucket(config: Config) -> Callable[[], BucketFacts] | None:
@@ -72,10 +74,11 @@ def find_copy(config: Config, text: str) -> Copy:
 def at_copy(config: Config, text: str) -> Config:
     """The configuration as if this copy was the repository. Raises UsageError.
 
-    Its state is its own: the copy may lack what the repository has, and what is known of the one misleads in the other.
+    A copy has no parity: the other one is what heals it. Its state is its own: the copy may lack what the repository
+    has, and what is known of the one misleads in the other.
     """
     copy = find_copy(config, text)
-    repository = config.repository.model_copy(update={"url": copy.url, "s3": copy.s3})
+    repository = config.repository.model_copy(update={"url": copy.url, "s3": copy.s3, "parity": None})
     own = Path(config.state_dir) / "copies" / hashlib.sha256(copy.url.encode()).hexdigest()[:16]
     # To each of them, all the others are copies.
     first = type(copy).model_construct(url=config.repository.url, s3=config.repository.s3)

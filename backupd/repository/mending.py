@@ -7,10 +7,13 @@ next backup finds the messages missing, and stores those again that the server s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple
 
-from backupd.errors import Damaged, ObjectMissing
+import msgspec
+
+from backupd.errors import Damaged, ObjectExists, ObjectMissing, WrongKey
 from backupd.repository import block, marks, names, payload, recipe
 from backupd.repository.block import HEADER
 from backupd.repository.index import BlockEntry, PackEntry
@@ -19,6 +22,7 @@ from backupd.repository.keys import Role
 from backupd.repository.pack_writer import PACK_MAGIC
 from backupd.repository.payload import BlobKind
 from backupd.repository.repository import Repository
+from backupd.storage.base import Buffer
 
 Join = Callable[[bytes | memoryview], bytes]
 """The id of the message that a recipe describes. Raises Damaged when a part of it is missing."""
@@ -54,7 +58,8 @@ def examine(repository: Repository, *, stored_before: float | None = None) -> He
     accounted = repository.under_way | {names.pack(pack.hex()) for pack in repository.index.packs()}
     before = repository.index.lost()
     lost: dict[Lost, int] = {}
-    doubted = {each for each in before if each[1] != WHOLE_PACK}
+    # What no index object tells of any more is missed by nobody.
+    doubted = {each for each in before if each[1] != WHOLE_PACK and each[0] in indexed}
     for pack, size in indexed.items():
         there = sizes.get(names.pack(pack.hex()))
         if there is None:
@@ -116,11 +121,7 @@ def _adopt(repository: Repository, unindexed: tuple[str, ...], join: Join, *, st
     repository.index.add("being adopted", plain)
     recipes: dict[bytes, bytes] = {}
     for pack in walked:
-        for data in pack.recipes:
-            try:
-                recipes[data] = join(data)
-            except Damaged:
-                continue
+        _join(recipes, pack.recipes, join)
     adopted = [_entry(pack, recipes) for pack in walked]
     if adopted and store:
         repository.add_index(adopted)
@@ -130,10 +131,15 @@ def _adopt(repository: Repository, unindexed: tuple[str, ...], join: Join, *, st
     return len(adopted)
 
 
+_Blob = tuple[BlobKind, bytes | None, int, bytes]
+"""Kind, id, octets; of a recipe, whose id is known when it is joined, no id, and its bytes."""
+_Block = tuple[BlockEntry, list[_Blob]]
+
+
 class _Walked(NamedTuple):
     name: bytes
     size: int
-    blocks: list[tuple[BlockEntry, list[tuple[BlobKind, bytes | None, int, bytes]]]]
+    blocks: list[_Block]
 
     @property
     def recipes(self) -> list[bytes]:
@@ -148,25 +154,118 @@ def _walk(repository: Repository, name: str) -> _Walked | None:
         return None
     if not names.proves(name, [data]) or not data.startswith(PACK_MAGIC):
         return None
-    secrets = repository.secrets
     position, blocks = len(PACK_MAGIC), []
     try:
         while position < len(data):
             header = block.parse_header(memoryview(data)[position:], name)
-            plain = block.unseal(data[position : position + header.total], secrets, name)
-            blobs: list[tuple[BlobKind, bytes | None, int, bytes]] = []
-            for kind, blob in payload.parse(plain, name):
-                if kind is BlobKind.RECIPE:
-                    blobs.append((kind, None, len(blob), bytes(blob)))
-                else:
-                    identify = secrets.metadata_id if kind.is_metadata else secrets.content_id
-                    blobs.append((kind, identify(blob), len(blob), b""))
-            entry = BlockEntry(position, header.total, header.kind, header.plain_length, len(blobs))
-            blocks.append((entry, blobs))
+            sealed = data[position : position + header.total]
+            blocks.append(_opened(repository, header, sealed, position, name))
             position += header.total
     except Damaged:
         return None
     return _Walked(bytes.fromhex(name.rpartition("/")[2]), len(data), blocks)
+
+
+def _opened(repository: Repository, header: block.Header, sealed: Buffer, position: int, name: str) -> _Block:
+    """A block, and the ids of its blobs. Raises Damaged, WrongKey."""
+    secrets = repository.secrets
+    blobs: list[_Blob] = []
+    for kind, blob in payload.parse(block.unseal(sealed, secrets, name), name):
+        if kind is BlobKind.RECIPE:
+            blobs.append((kind, None, len(blob), bytes(blob)))
+        else:
+            identify = secrets.metadata_id if kind.is_metadata else secrets.content_id
+            blobs.append((kind, identify(blob), len(blob), b""))
+    return BlockEntry(position, header.total, header.kind, header.plain_length, len(blobs)), blobs
+
+
+def salvage(repository: Repository, name: str, data: bytes, bad: Collection[bytes], join: Join) -> str | None:
+    """Store once more what can be read of a damaged object and is in no good pack; the name of the new pack, None where
+    there is nothing. An index object tells of it when this returns; the cache does when it has been rebuilt, once for
+    all that was saved.
+
+    What was erased is not worth saving; beside something that is, it comes along, and goes with the next prune.
+
+    Raises ObjectExists where there is something, and no place for it.
+
+    bad: the packs (by their digests) that do not count as places of what they hold, this one among them.
+
+    Each block proves itself to whom the key lets open it, wherever it stands; so what a writer's key saves is metadata.
+    """
+    kept: list[tuple[_Block, bytes]] = []
+    erased = repository.erased.now
+    unwanted = erased.messages.keys() | erased.replaced()
+    for found, sealed in _readable_blocks(repository, name, data):
+        recipes: dict[bytes, bytes] = {}
+        _join(recipes, (blob for _, known, _, blob in found[1] if known is None), join)
+        ids = [known or recipes.get(blob) for _, known, _, blob in found[1]]
+        ids = [each for each in ids if each not in unwanted]
+        if any(each and all(home in bad for home, _ in repository.index.homes(each)) for each in ids):
+            kept.append((found, sealed))
+    if not kept:
+        return None
+    stored = _store(repository, name, kept)
+    told = stored.name in repository.index.packs()
+    # As for packs that are adopted: a message can be joined when the parts are known that are stored with it.
+    repository.index.add(f"saved {stored.name.hex()}", [_entry(stored, {})])
+    joined: dict[bytes, bytes] = {}
+    _join(joined, stored.recipes, join)
+    if not told:
+        repository.add_index([_entry(stored, joined)])
+    return names.pack(stored.name.hex())
+
+
+def _store(repository: Repository, name: str, kept: list[tuple[_Block, bytes]]) -> _Walked:
+    """A new pack of these blocks. Raises ObjectExists where its place is taken by what may be needed itself."""
+    for some in (kept, [*kept[1:], kept[0]]):
+        pieces: list[Buffer] = [PACK_MAGIC, *(sealed for _, sealed in some)]
+        starts = itertools.accumulate((len(sealed) for _, sealed in some), initial=len(PACK_MAGIC))
+        blocks = [
+            (msgspec.structs.replace(entry, offset=start), blobs)
+            for ((entry, blobs), _), start in zip(some, starts, strict=False)
+        ]
+        digest = names.sha256(pieces)
+        # All that it was may still be there, in another order or with something between: then it is itself again. But
+        # what stands in the place of another pack may be all that is left of a third.
+        store = repository.storage.replace if names.pack(digest) == name else repository.storage.put
+        try:
+            store(names.pack(digest), pieces)
+        except ObjectExists:
+            continue
+        return _Walked(bytes.fromhex(digest), sum(map(len, pieces)), blocks)
+    raise ObjectExists("what can be saved of it belongs where another damaged object is", subject=name)
+
+
+def readable(repository: Repository, name: str, data: bytes, join: Join) -> set[bytes]:
+    """Ids of the blobs that `salvage` could store once more."""
+    found: set[bytes] = set()
+    for (_, blobs), _ in _readable_blocks(repository, name, data):
+        recipes: dict[bytes, bytes] = {}
+        _join(recipes, (blob for _, known, _, blob in blobs if known is None), join)
+        found.update(known or recipes.get(blob, _NOBODYS) for _, known, _, blob in blobs)
+    return found
+
+
+def _readable_blocks(repository: Repository, name: str, data: bytes) -> Iterator[tuple[_Block, bytes]]:
+    position = data.find(block.MAGIC)
+    while position >= 0:
+        try:
+            header = block.parse_header(memoryview(data)[position:], name)
+            sealed = data[position : position + header.total]
+            yield _opened(repository, header, sealed, position, name), sealed
+            position += header.total
+        except (Damaged, WrongKey):
+            position += 1
+        position = data.find(block.MAGIC, position)
+
+
+def _join(recipes: dict[bytes, bytes], some: Iterable[bytes], join: Join) -> None:
+    """Add the ids of the messages that these recipes describe, as far as their parts are there."""
+    for data in some:
+        try:
+            recipes[data] = join(data)
+        except Damaged:
+            continue
 
 
 _NOBODYS = bytes(32)

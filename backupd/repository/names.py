@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from backupd.repository.parity import is_whole
 from backupd.storage.base import Buffer
 
 DESCRIPTION = "repository.json"
@@ -18,9 +19,11 @@ HOLDS = "holds/"
 ERASURES = "erasures/"
 MARKS = "marks/"
 NEEDS = "needs/"
+PARITY = "parity/"
+PROBE = "probe/"
 ALL = (DESCRIPTION, KEYS, PACKS, INDEX, SNAPSHOTS, HOLDS, ERASURES)
 """How the names begin of all that a repository is made of. Marks and needs are none of it: they are about what is
-superfluous."""
+superfluous. Parity is about other objects, and each repository has its own, or none."""
 
 _SNAPSHOT_NAME = re.compile(r"snapshots/([0-9a-f]{16})/(\d{8}T\d{9}Z-[0-9a-f]{8})\Z")
 _TIMED_NAME = re.compile(r"(marks|needs|holds|erasures)/(\d{8}T\d{9}Z-[0-9a-f]{8})\Z")
@@ -83,6 +86,11 @@ def erasure(identifier: str) -> str:
     return f"{ERASURES}{identifier}"
 
 
+def parity(name: str) -> str:
+    """The object name of the parity of an object."""
+    return PARITY + name
+
+
 def mark_time(name: str) -> datetime | None:
     """The time in the object name of a mark, or None for any other name."""
     return _time_below(MARKS, name)
@@ -121,4 +129,6 @@ def proves(name: str, data: Sequence[Buffer]) -> bool | None:
         return digest == match[2] and match[1] in (None, digest[:2])
     if parse_snapshot(name) or any(_time_below(prefix, name) for prefix in (MARKS, NEEDS, HOLDS, ERASURES)):
         return sha256(data)[:8] == name[-8:]
+    if name.startswith(PARITY):
+        return is_whole(b"".join(data))
     return None

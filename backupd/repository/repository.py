@@ -191,6 +191,10 @@ class Repository:
         """Take the blob again when it is offered, although it is there: it, or what it refers to, is damaged."""
         self._distrusted.add(blob_id)
 
+    def trust(self) -> None:
+        """What was distrusted, and was not taken again, counts again."""
+        self._distrusted.clear()
+
     def put_recipe(self, message: bytes, pieces: list[recipe.Piece]) -> bool:
         """Take a recipe, after all blobs that it needs, unless the message is there; whether it was taken."""
         return self.put(message, BlobKind.RECIPE, recipe.encode(pieces), recipe.parts(pieces))

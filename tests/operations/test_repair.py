@@ -16,7 +16,7 @@ from backupd.operations.repair import RepairReport, repair
 from backupd.repository import names
 from backupd.repository.keys import Secrets
 from backupd.repository.repository import Repository, create, unlock
-from backupd.storage.base import Version
+from backupd.storage.base import Storage, Version
 from tests.operations.conftest import CHEAP, Backup
 from tests.support.mail import message, nasty_mail
 from tests.support.memory_storage import MemoryStorage
@@ -92,7 +92,7 @@ def backed_up(take: Backup, account: SimulatedAccount, storage: Versioned, secon
 
 
 def run(storage: MemoryStorage, copies: list[MemoryStorage], **options: object) -> RepairReport:
-    def opened() -> Repository:
+    def opened(storage: Storage) -> Repository:
         return Repository(storage, unlock(storage, "a passphrase"))
 
     return repair(storage, copies, opened, **options)  # type: ignore[arg-type]
@@ -245,7 +245,7 @@ def test_without_a_key_damage_is_mended_and_it_says_what_was_not_looked_for(
     name = one(storage, names.INDEX)
     storage.objects[name] = b"x"
 
-    def locked_out() -> Repository:
+    def locked_out(_storage: Storage) -> Repository:
         raise WrongKey("opens nothing")
 
     report = repair(storage, [second], locked_out)
@@ -280,7 +280,7 @@ def test_mail_can_be_read_again_where_the_damage_was_known(
     take()  # which takes the lost pack out of account
     kept = min(repository.refs())
 
-    repair(storage, [second], lambda: Repository(storage, repository.secrets))
+    repair(storage, [second], lambda where: Repository(where, repository.secrets))
 
     with Repository(storage, repository.secrets) as anew:
         assert len(contents(anew, anew.snapshot(kept))[b"INBOX"]) == 1

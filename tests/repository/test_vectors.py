@@ -11,7 +11,7 @@ import pytest
 
 from backupd.mail.base64lines import Wrapping, encode
 from backupd.model import MessageState
-from backupd.repository import block, erasures, holds, index, names, payload, recipe, runs, slots
+from backupd.repository import block, erasures, holds, index, names, parity, payload, recipe, runs, slots
 from backupd.repository.keys import Secrets
 from backupd.repository.payload import BlobKind
 
@@ -63,6 +63,14 @@ def test_index(secrets: Secrets) -> None:
     assert (entry.size, entry.ids.hex(), list(entry.kinds), entry.lengths) == (
         wanted["size"], wanted["ids"], wanted["kinds"], wanted["lengths"]
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_parity(number: int) -> None:
+    whole, protected = (bytes.fromhex(VECTORS["parity"][number][key]) for key in ("octets", "object"))
+    assert b"".join(parity.encode([whole], 2, whole=0 if number == 0 else len(whole))) == protected
+    assert parity.heal(b"\xff" + whole[1:], protected) == whole
+    assert parity.is_whole(protected)
 
 
 def test_recipe_and_base64() -> None:
