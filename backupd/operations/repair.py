@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
@@ -26,7 +26,9 @@ from backupd.errors import (
     UsageError,
     WrongKey,
 )
+from backupd.operations import record
 from backupd.operations.events import Advance, Observer, Plan, ignore
+from backupd.operations.state import State
 from backupd.repository import mending, names, slots
 from backupd.repository.description import described
 from backupd.repository.repository import Repository
@@ -78,6 +80,8 @@ def repair(
     removed_since: datetime | None = None,
     quick: bool = False,
     dry_run: bool = False,
+    state: State | None = None,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     observer: Observer = ignore,
     stop: threading.Event | None = None,
 ) -> RepairReport:
@@ -86,14 +90,26 @@ def repair(
     Args:
         removed_since: bring back what was removed from the bucket at this time or later, and whatever else a copy has
             and the repository does not; None leaves removed what is removed.
+        state: knows the signed record; None: it is read.
         quick: read no pack, index or snapshot; packs that are missing are found, and those of a wrong size.
 
     Raises NoRepository, UsageError where a copy is another repository's, Interrupted (what was put back stays), and
     errors of the storage that stop everything.
     """
-    return _Repair(storage, copies, dry_run, observer, stop or threading.Event()).run(
+    report = _Repair(storage, copies, dry_run, observer, stop or threading.Event()).run(
         open_repository, removed_since, quick=quick
     )
+    told = (names.SNAPSHOTS, names.HOLDS, names.ERASURES)
+    back = [each.object for each in report.mended if each.object.startswith(told)]
+    if not back or dry_run:
+        return report
+    try:
+        with open_repository() as repository:
+            record.brought_back(repository, state, clock(), "repair", back)
+    except (WrongKey, ConfigError, Damaged, StorageDenied) as error:
+        note = f"the signed record does not tell what was put back: {error.what}; `backupd record accept` tells it"
+        report.notes.append(note)
+    return report
 
 
 class _Repair:
@@ -287,7 +303,9 @@ class _Repair:
 
 
 def _stage(name: str) -> int:
-    order = (names.DESCRIPTION, names.KEYS, names.HOLDS, names.PACKS, names.INDEX, names.ERASURES, names.SNAPSHOTS)
+    order = (
+        names.DESCRIPTION, names.KEYS, names.HOLDS, names.LOG, names.PACKS, names.INDEX, names.ERASURES, names.SNAPSHOTS
+    )  # fmt: skip
     return next(place for place, prefix in enumerate(order) if name.startswith(prefix))
 
 

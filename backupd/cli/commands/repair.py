@@ -37,7 +37,7 @@ def command(
     from backupd.operations.repair import repair
 
     since = moment(removed_since) if removed_since is not None else None
-    with shown(context) as observer, context.stopping() as stop:
+    with context.state() as state, shown(context) as observer, context.stopping() as stop:
         report = repair(
             context.storage(),
             [context.storage(at_copy(context.config, each.url)) for each in context.config.copies],
@@ -45,6 +45,7 @@ def command(
             removed_since=since,
             quick=quick,
             dry_run=dry_run,
+            state=state,
             observer=observer,
             stop=stop,
         )
