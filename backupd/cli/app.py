@@ -39,6 +39,7 @@ COMMANDS = (
     ("prune", _CARE, "Free what no snapshot needs, and make few large objects of many small ones."),
     ("erase", _CARE, "Take a person's messages out of every snapshot for good, and say why they are gone."),
     ("audit", _CARE, "Prove that what is stored can be restored; for people, cron and monitors."),
+    ("record", _CARE, "Show the signed record of what was done to the repository; export what proves it."),
     ("repair", _CARE, "Mend what is damaged or missing, from copies, versions, parity and mail servers."),
     ("demo", _BACK_UP, "Show the whole cycle on a mailbox of its own; needs no configuration."),
     ("snapshots", _LOOK, "List snapshots."),
@@ -64,6 +65,11 @@ SUBCOMMANDS = {
         ("list", "List what keeps snapshots from being forgotten."),
         ("remove", "End a hold."),
         ("accept-loss", "Say that the sudden losses of an account are meant, so that they pin no snapshot any more."),
+    ),
+    "record": (
+        ("list", "List what was done to the repository, the latest last."),
+        ("export", "Write the public key and the last entries, to be kept elsewhere and compared by `audit --record`."),
+        ("accept", "Say that what the record and the repository disagree about has been looked into."),
     ),
     "config": (
         ("check", "Check the configuration and every secret it refers to."),

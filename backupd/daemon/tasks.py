@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from backupd.daemon.maintenance import Task
 from backupd.daemon.pulse import Pulse
 from backupd.errors import BackupdError, Damaged, StorageError
-from backupd.operations import audit_opening
+from backupd.operations import audit_opening, record_check
 from backupd.operations.accounts import Accounts
 from backupd.operations.audit import Means, audit
 from backupd.operations.audit_report import Level, Severity, Wish
@@ -90,7 +90,7 @@ class Tasks:
 
     def _prune(self, stop: threading.Event) -> str:
         with self._repository() as repository, self._watched("prune") as observer:
-            report = prune(repository, now=self._clock(), observer=observer, stop=stop)
+            report = prune(repository, state=self._state, now=self._clock(), observer=observer, stop=stop)
         return f"{report.packs} packs merged into {report.into}, {report.removed} objects removed"
 
     def _copy(self, stop: threading.Event) -> str:
@@ -124,7 +124,10 @@ class Tasks:
         )
         config, storage = self._config, open_repository_storage(self._config)
         servers, scratch = audit_opening.servers(config), audit_opening.scratch(config, None)
-        means = Means(self._state, self._clock, open_copies(config), servers, scratch)
+        means = Means(
+            self._state, self._clock, open_copies(config), servers, scratch,
+            record_check.checker(self._state, config.accounts), record_check.appender(self._state, self._clock),
+        )  # fmt: skip
         with self._watched(f"audit {wanted.level}") as observer:
             report = audit(
                 storage, lambda: open_repository(config, storage), wish, means, observer=observer, stop=stop

@@ -4,8 +4,8 @@ Each level includes the ones before (docs/audit.md says what each proves, and wh
 whatever is found: only what keeps the audit from judging at all is raised. Whoever holds no key can still compare every
 object with its name.
 
-Nothing is written to the repository. What is found to be lost is noted in this machine's index cache, as every reader
-of it does, so that the next backup stores again what the server still has.
+Nothing is written to the repository but an entry of its record. What is found to be lost is noted in this machine's
+index cache, as every reader of it does, so that the next backup stores again what the server still has.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ _PACE_OF = 10
 """Latest audits from which the time of a cycle is reckoned."""
 
 _NO_RECORD = "the signed record: without it, a snapshot that was removed, or put back, may go unseen"
+_NO_PUBLIC_KEY = "the signed record: without a key, --record FILE gives what `backupd record export` wrote"
 _NO_STATE = "runs that found nothing changed: without a state directory, only snapshots tell how old a backup is"
 _FAILURES = {Level.SOURCE: "the server could not be asked", Level.DRILL: "the drill could not be held"}
 _ROLES = tuple(Role)
@@ -76,7 +77,8 @@ class Means:
 
     state: what earlier audits and backups on this machine left; None: nothing is known of them. copies: who is asked
     whether they have what is damaged here. servers: for the level of source. scratch: where a drill of an account
-    restores to. check_record: compares the repository with its signed record. chance: chooses samples.
+    restores to. check_record: compares the repository with its signed record; append_record: adds to it what an audit
+    of metadata or more came to. chance: chooses samples.
     """
 
     state: State | None
@@ -85,6 +87,7 @@ class Means:
     servers: Servers | None = None
     scratch: Callable[[str], Scratch] = _maildir
     check_record: CheckRecord | None = None
+    append_record: Callable[[Repository, AuditReport], None] | None = None
     chance: random.Random = random.Random()  # noqa: S311, RUF009 no secret depends on it
 
 
@@ -137,6 +140,8 @@ class _Audit:
             self._memory.save()
         report = self._report(repository, role)
         self._remember(report)
+        if repository and self._means.append_record and self._wish.level.includes(Level.METADATA):
+            self._means.append_record(repository, report)
         return report
 
     def _open(self, open_repository: Callable[[], Repository] | None, stack: ExitStack) -> Repository | None:
@@ -186,6 +191,18 @@ class _Audit:
         # Of the description more may be known by now than that it makes sense.
         known = {each.subject for each in self._findings}
         self._findings += [each for each in objects.findings if each.subject not in known]
+        self._check_record(None)
+
+    def _check_record(self, repository: Repository | None) -> None:
+        check, deep = self._means.check_record, self._wish.level.includes(Level.STORAGE)
+        if check is None:
+            self._left_out += [_NO_RECORD] if repository else []
+            return
+        found = check(self._storage, repository, deep=deep)
+        if found is None:
+            self._left_out.append(_NO_PUBLIC_KEY)
+        else:
+            self._findings += found
 
     def _list(self) -> Objects:
         since = self._wish.since
@@ -210,10 +227,7 @@ class _Audit:
         )  # fmt: skip
         self._archive.run()
         self._findings += objects.findings + self._archive.findings
-        if self._means.check_record:
-            self._findings += self._means.check_record(repository)
-        else:
-            self._left_out.append(_NO_RECORD)
+        self._check_record(repository)
         if self._wish.level.includes(Level.SOURCE):
             self._accounts_one_by_one(repository, refs)
 

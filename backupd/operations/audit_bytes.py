@@ -73,9 +73,9 @@ class Objects:
 
     @property
     def small(self) -> set[str]:
-        """Names of all but packs, indexes, snapshots, and what proves nothing by its name: marks and the like, which
-        are few and small, and are read each time."""
-        others = (names.PACKS, names.INDEX, names.SNAPSHOTS, names.KEYS, names.DESCRIPTION, names.PARITY)
+        """Names of all but packs, indexes, snapshots, the signed record, and what proves nothing by its name: marks and
+        the like, which are few and small, and are read each time."""
+        others = (names.PACKS, names.INDEX, names.SNAPSHOTS, names.LOG, names.KEYS, names.DESCRIPTION, names.PARITY)
         return {name for name in self.there if not name.startswith(others)}
 
     def share(self, level: Level, role: Role, wanted: Collection[str] | None, budget: float | None) -> set[str]:
@@ -88,7 +88,8 @@ class Objects:
         if role is Role.READER and level.includes(Level.CONTENT):
             self._kinds = dict.fromkeys(turns & self._young, CONTENT)
         elif role is Role.AUDITOR:
-            others = {name for name in self.there if name.startswith((names.PACKS, names.INDEX, names.SNAPSHOTS))}
+            takes_turns = (names.PACKS, names.INDEX, names.SNAPSHOTS, names.LOG)
+            others = {name for name in self.there if name.startswith(takes_turns)}
             self._kinds = dict.fromkeys(others & self._young, BYTES)
         elif level.includes(Level.STORAGE):
             self._kinds = dict.fromkeys(turns & self._young, BYTES)

@@ -6,16 +6,24 @@ repository's signed record of what was done to it can. Whatever reads that recor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from backupd.operations.audit_report import Finding, Level, Severity
 from backupd.operations.state import State
 from backupd.repository import names
 from backupd.repository.repository import Repository
+from backupd.storage.base import Storage
 
-CheckRecord = Callable[[Repository], list[Finding]]
-"""Compares a repository with its record: what was removed without an entry, what is there although an entry says it was
-removed, an entry that is missing or was changed."""
+
+class CheckRecord(Protocol):
+    """Compares a repository with its record: what was removed without an entry, what is there although an entry says it
+    was removed, an entry that is missing or was changed."""
+
+    def __call__(self, storage: Storage, repository: Repository | None, *, deep: bool) -> list[Finding] | None:
+        """repository: None on a host without a key. deep: read all of it, and not only what is new. None where nothing
+        could be compared, since no public key is known."""
+        ...
 
 
 def newest(state: State | None, accounts: Iterable[str]) -> dict[str, str]:
@@ -48,6 +56,7 @@ def gone(some: set[str], url: str) -> list[Finding]:
     """What was there at an audit before and is not now. Whether it was removed on purpose, nothing here tells."""
     kinds = {names.SNAPSHOTS: "snapshot", names.PACKS: "pack", names.INDEX: "index object"}
     kinds |= {names.HOLDS: "hold", names.ERASURES: "erasure", names.MARKS: "mark", names.NEEDS: "need"}
+    kinds |= {names.LOG: "record object"}
     findings = []
     for prefix, noun in kinds.items():
         found = sorted(name.rpartition("/")[2] for name in some if name.startswith(prefix))

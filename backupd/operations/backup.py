@@ -20,6 +20,7 @@ from backupd.operations.events import Observer, ignore
 from backupd.operations.history import History
 from backupd.operations.pull import Pull
 from backupd.operations.pull_delete import Deletion
+from backupd.operations.record import Recorder
 from backupd.operations.selection import EVERYTHING, Selection
 from backupd.operations.state import Outcome, Run, State
 from backupd.operations.stopping import Stop
@@ -144,16 +145,18 @@ def recorded(
     """
     with state.account_lock(account):
         started = clock()
-        history = History(repository, account, started, clock)
+        record = Recorder(repository, state, clock)
+        history = History(repository, account, started, clock, record)
         try:
             try:
+                record.settle(history.refs)
                 with repository.running(history.parent_ref):
                     report = run(history)
             except Damaged:
                 # What was damaged is known now; the second time it is made up for before anything else (mend.py), so
                 # that nothing was amiss a moment ago must not keep it from looking.
                 repository.sound_until = 0.0
-                history = History(repository, account, started, clock)
+                history = History(repository, account, started, clock, record)
                 with repository.running(history.parent_ref):
                     report = run(history)
         except BaseException as error:

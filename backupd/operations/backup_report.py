@@ -74,6 +74,6 @@ def conclude(
         stored=history.bytes_stored - stored_before,
         problems=problems,
         losses=losses,
-        notes=notes,
+        notes=[*notes, *history.denied],
         **counts,
     )

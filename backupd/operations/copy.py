@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from datetime import UTC, datetime
 from heapq import merge
 from itertools import groupby
@@ -18,14 +19,15 @@ from operator import itemgetter
 
 import msgspec
 
-from backupd.errors import Damaged, Interrupted, NoRepository, ObjectExists, ObjectMissing, UsageError
+from backupd.errors import Damaged, Interrupted, NoRepository, ObjectExists, ObjectMissing, StorageDenied, UsageError
 from backupd.operations.events import Advance, Observer, Plan, ignore
-from backupd.repository import marks, names, needs
+from backupd.repository import marks, names, needs, record
 from backupd.repository.reliance import LATE_SECONDS, LOOK_SECONDS, seconds_gone
 from backupd.storage.base import ObjectInfo, Storage
 
 CONNECTIONS = 8
 _OCTETS_UNDER_WAY = 64 << 20
+_JOINED_OCTETS = 6 << 20
 _OBJECTS_AT_ONCE = 1000
 _PASSES = 10
 
@@ -155,6 +157,7 @@ class _Copy:
         self._vanished = False
         self._objects = self._octets = 0
         self._gone, self._problems = [], []
+        log = {info.name for info in self._source.list(names.LOG)}
         # Listed before what they refer to: what is written while this runs may come along, and need not.
         snapshots = self._lacking(names.SNAPSHOTS)
         erasures = self._lacking(names.ERASURES)
@@ -169,7 +172,52 @@ class _Copy:
         self._observer(Plan(self._target.url, len(ahead), sum(each.size for each in ahead)))
         for stage in (description + keys + holds, packs):
             self._run(pool, stage)
-        return self._finish(pool, [indexes, erasures, snapshots]) if last else 0
+        left = self._finish(pool, [indexes, erasures, snapshots]) if last else 0
+        if not left and not self._vanished and not self._stop.is_set():
+            self._record(pool, log)
+        return left
+
+    def _record(self, pool: ThreadPoolExecutor, log: set[str]) -> None:
+        """What is in the source's record by these objects, which were listed before all else: so that whatever they
+        tell of is in the target, or they tell that it went. What was forgotten since then they cannot tell; then all is
+        to be looked at anew."""
+        late = [info.name for info in self._source.list(names.LOG) if info.name not in log]
+        there = {info.name for info in self._target.list(names.SNAPSHOTS)} if late else set()
+        for name in late:
+            try:
+                entries = [record.read(octets, name).entry for octets in record.cut(self._source.get(name), name)]
+            except (ObjectMissing, Damaged):  # merged by others; what is damaged is no business of this pass
+                entries = []
+            if any(each not in there for entry in entries for each in entry.going):
+                self._vanished = True
+                return
+        lacking = [each for each in self._lacking(names.LOG) if each.name in log]
+        # Half of it would tell of entries that are not there, or of snapshots and not that they went. So all of it
+        # comes at once, as one object, before it comes piece by piece.
+        joined = self._joined(lacking) if len(lacking) > 1 else []
+        self._run(pool, lacking)
+        whole = not any(each.object.startswith(names.LOG) for each in self._problems)
+        if whole and not self._vanished and not self._stop.is_set():
+            with suppress(StorageDenied):  # then it stays, until a prune of the copy merges it with others
+                for name in joined:
+                    self._target.delete(name)
+
+    def _joined(self, lacking: list[ObjectInfo]) -> list[str]:
+        """Names of the objects that hold all of these; of a long record, of parts of it."""
+        some, octets, stored = list[bytes](), 0, list[str]()
+        time = max(time for each in lacking if (time := names.log_time(each.name))) if lacking else self._clock()
+        for number, each in enumerate(lacking, 1):
+            try:
+                found = [*record.cut(self._source.get(each.name), each.name)]
+            except (ObjectMissing, Damaged) as error:
+                self._vanished |= isinstance(error, ObjectMissing)
+                found = []
+            some += found
+            octets += sum(map(len, found))
+            if some and (octets > _JOINED_OCTETS or number == len(lacking)):
+                stored.append(record.put(self._target, some, time)[0])
+                some, octets = [], 0
+        return stored
 
     def _finish(self, pool: ThreadPoolExecutor, stages: list[list[ObjectInfo]]) -> int:
         """What refers to packs comes when these are there to stay; how many of it must wait."""
@@ -207,7 +255,7 @@ class _Copy:
         has seen that when an hour has gone by.
         """
         now = self._clock()
-        marked = [each for each in marks.read(self._target) if not marks.of_snapshots(each)]
+        marked = [each for each in marks.read(self._target) if not marks.for_locks(each)]
         if not marked:
             return True
         ours = {info.name for info in self._source.list(names.PACKS)}
@@ -272,7 +320,7 @@ class _Copy:
         try:
             data = self._source.get(info.name)
         except ObjectMissing:  # removed since it was listed
-            self._vanished |= info.name.startswith((names.PACKS, names.INDEX))
+            self._vanished |= info.name.startswith((names.PACKS, names.INDEX, names.LOG))
             return False
         if names.proves(info.name, [data]) is False:
             raise Damaged("its bytes are not those that its name promises; it was not copied", subject=info.name)

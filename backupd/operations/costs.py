@@ -60,7 +60,7 @@ def costs(repository: Repository, state: State, now: datetime) -> Costs:
         sizes = [info.size for info in storage.list()]
         return Costs(storage.url, len(sizes), sum(sizes), None)
     sizes = list(repository.index.packs().values())
-    for kind in (names.DESCRIPTION, names.KEYS, names.INDEX, names.SNAPSHOTS):
+    for kind in (names.DESCRIPTION, names.KEYS, names.INDEX, names.SNAPSHOTS, names.HOLDS, names.LOG):
         sizes += [info.size for info in storage.list(kind)]
     return Costs(storage.url, len(sizes), sum(sizes), daily(state.requests(storage.url), today))
 

@@ -29,13 +29,15 @@ from backupd.errors import (
 )
 from backupd.mail.headers import readable
 from backupd.mail.query import Query
+from backupd.operations import record
 from backupd.operations.erase_leftovers import Beside
 from backupd.operations.erase_report import MOST_SHOWN, Doomed, EraseReport
 from backupd.operations.erase_search import Match, Search, blanked
 from backupd.operations.events import Observer, Plan, ignore
 from backupd.operations.hold import LONGEST_REASON
 from backupd.operations.look import Lines
-from backupd.repository import condemning, erasures, holds, marks
+from backupd.operations.state import State
+from backupd.repository import condemning, erasures, holds, marks, names
 from backupd.repository.condemning import Condemned
 from backupd.repository.erasures import MOST_MESSAGES, Erasure
 from backupd.repository.index_cache import cut
@@ -56,6 +58,7 @@ def erase(
     accounts: Collection[str] = (),
     *,
     reason: str = "",
+    state: State | None = None,
     now: datetime,
     what_is_allowed: bool = False,
     although_locked: bool = False,
@@ -68,6 +71,7 @@ def erase(
     Args:
         query: None erases nothing more, and finishes what was erased before.
         accounts: only what these have is looked for; none for all. What is found is erased wherever it is.
+        state: knows the signed record; None: it is read.
         reason: for people; it is stored for ever, encrypted.
         what_is_allowed: leave out what a hold or a lock keeps, and erase the rest; else nothing is erased then.
         although_locked: erase now what a lock keeps; its octets go when the lock ends.
@@ -84,7 +88,7 @@ def erase(
             remedy=f"write one, of at most {LONGEST_REASON:,} characters, without the person's name",
         )
     work = _Erase(repository, reason, now, observer, stop or threading.Event(), dry_run=dry_run)
-    work.what_is_allowed, work.although_locked = what_is_allowed, although_locked
+    work.what_is_allowed, work.although_locked, work.state = what_is_allowed, although_locked, state
     for times in range(_MOST_TIMES):
         try:
             return work.run(query, accounts)
@@ -110,6 +114,7 @@ class _Erase:
     """What an erasure works with. `run` may be called again."""
 
     what_is_allowed = although_locked = False
+    state: State | None = None
 
     def __init__(
         self,
@@ -247,7 +252,7 @@ class _Erase:
                 for run, numbers in self._blank.items():
                     repository.put_run(BlobKind.ENVELOPES, blanked(repository, run, numbers))
                 try:
-                    identifier = repository.put_erasure(prepared.record)
+                    identifier, digest = repository.put_erasure(prepared.record)
                 except StorageDenied as error:
                     raise StorageDenied(
                         f"these credentials may not store erasures: {error.what}",
@@ -256,6 +261,9 @@ class _Erase:
                     ) from error
                 report = msgspec.structs.replace(report, erasure=identifier)
                 self._report = self._report or report  # it is erased, whatever comes now
+                adds = [(names.erasure(identifier), digest)]
+                reasons = {"reason": self._reason} if self._reason else {}
+                record.append(repository, self.state, self._now, "erase", adds=adds, reasons=reasons)
             anew = condemning.store_anew(repository, survey, prepared.condemned, self._go_on)
         return msgspec.structs.replace(report, anew=anew)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from backupd.errors import Interrupted, ObjectMissing, StorageDenied, UsageError
-from backupd.operations import retention
+from backupd.operations import record, retention
 from backupd.operations.events import Advance, Observer, Plan, ignore
 from backupd.operations.facts import Known, known
 from backupd.operations.protection import Protection
@@ -82,7 +82,7 @@ def forget(
     """Forget what the rules do not keep, of the accounts they are for. No other account is looked at.
 
     Raises Interrupted (the next call goes on), Damaged when a hold cannot be read, StorageDenied where these
-    credentials may not remove snapshots. Needs the writer's role.
+    credentials may not add to the record or remove snapshots. Needs the writer's role.
     """
     protection = Protection(repository, now)
     lines: list[tuple[SnapshotRef, Line]] = []
@@ -155,26 +155,28 @@ class _Forgetting:
     def run(self, lines: Sequence[tuple[SnapshotRef, Line]], without_rules: list[str]) -> ForgetReport:
         going = [ref for ref, line in lines if not line.reasons]
         self._observer(Plan(self._storage.url, len(going)))
-        locked: dict[str, datetime] = {}
+        untils = in_order(self._locked_until, going, threads=at_once(self._storage)) if self._storage.locks else ()
+        locked = {ref.name: until for ref, until in untils if until}
+        doomed = [ref for ref in going if ref.name not in locked]
+        if doomed and not self._dry_run:
+            record.append(self._repository, self._state, self._now, "forget", going=[ref.name for ref in doomed])
         gone: list[str] = []
 
-        def forget_one(ref: SnapshotRef) -> datetime | None:
+        def forget_one(ref: SnapshotRef) -> None:
             if self._stop.is_set():
                 raise Interrupted("stopped", subject=self._storage.url, remedy="the next call goes on")
-            until = self._locked_until(ref)
-            if until is None and not self._dry_run:
+            if not self._dry_run:
                 self._remove(ref)
                 gone.append(ref.name)
-            return until
 
         try:
-            for ref, until in in_order(forget_one, going, threads=at_once(self._storage)):
-                if until:
-                    locked[ref.name] = until
+            for ref, _ in in_order(forget_one, doomed, threads=at_once(self._storage)):
                 self._observer(Advance(self._storage.url, ref.id, 1, 0))
         finally:
             if self._state and gone:
                 self._state.forget_facts(self._repository.secrets.repository.hex(), gone)
+        if doomed and not self._dry_run:
+            record.ended(self._repository, self._state, self._now, gone)
         if not self._dry_run:
             self._note_locked(set(locked), {ref.name for ref, _ in lines})
         shown = [msgspec.structs.replace(line, locked_until=locked.get(ref.name)) for ref, line in lines]

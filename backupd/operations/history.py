@@ -10,6 +10,7 @@ from backupd.errors import Damaged, ObjectMissing, StorageDenied
 from backupd.model import Problem
 from backupd.operations import loss
 from backupd.operations.loss import Departure
+from backupd.operations.record import Recorder
 from backupd.repository import segments
 from backupd.repository.repository import Repository
 from backupd.repository.snapshots import (
@@ -29,11 +30,19 @@ _MOST_NOTES = 200
 class History:
     """Snapshots before, and the making of the next.
 
-    parent: the newest snapshot, perhaps a checkpoint. baseline: the newest that a run completed. there: ids of all.
+    parent: the newest snapshot, perhaps a checkpoint. baseline: the newest that a run completed. there: ids of all;
+    refs: their places, the oldest first.
     """
 
-    def __init__(self, repository: Repository, account: str, started: datetime, clock: Callable[[], datetime]) -> None:
-        self._repository, self._account, self._clock = repository, account, clock
+    def __init__(
+        self,
+        repository: Repository,
+        account: str,
+        started: datetime,
+        clock: Callable[[], datetime],
+        record: Recorder,
+    ) -> None:
+        self._repository, self._account, self._clock, self._record = repository, account, clock, record
         self.parent: Snapshot | None = None
         self.baseline: tuple[SnapshotRef, Snapshot] | None = None
         self.newest: str | None = None
@@ -41,7 +50,7 @@ class History:
         self._checkpoint: SnapshotRef | None = None
         self._mended: list[MailboxRecord] | None = None
         self.notes: list[str] = []
-        refs = repository.refs(account)
+        refs = self.refs = repository.refs(account)
         self.there = frozenset(ref.id for ref in refs)
         for ref in reversed(refs):
             try:
@@ -64,6 +73,11 @@ class History:
     def account(self) -> str:
         """Whose snapshots these are."""
         return self._account
+
+    @property
+    def denied(self) -> list[str]:
+        """Why the signed record does not tell what this run did."""
+        return self._record.denied
 
     @property
     def bytes_stored(self) -> int:
@@ -96,7 +110,8 @@ class History:
     def checkpoint(self, identity: Identity, mailboxes: list[MailboxRecord], notes: list[str]) -> None:
         """Write what there is so far; it replaces an earlier checkpoint of this run."""
         snapshot = self._snapshot(identity, mailboxes, checkpoint=True, complete=False, notes=notes)
-        ref = self._repository.put_snapshot(snapshot)
+        ref, digest = self._repository.store_snapshot(snapshot)
+        self._record.stored("checkpoint", ref, digest, self._checkpoint)
         self._drop_checkpoint()
         self._checkpoint, self.newest = ref, ref.id
         # What this run writes next is the newer, also where this checkpoint stays: ids of one time have no order.
@@ -116,9 +131,11 @@ class History:
         if same and self._mended is None:
             return None
         complete = not problems and not any(record.missing for record in mailboxes)
-        ref = self._repository.put_snapshot(
+        ref, digest = self._repository.store_snapshot(
             self._snapshot(identity, mailboxes, complete=complete, problems=problems, losses=losses, notes=notes)
         )
+        kind = "import" if identity.kind == "import" else "backup"
+        self._record.stored(kind, ref, digest, self._checkpoint)
         self._drop_checkpoint()
         self.newest = ref.id
         return ref

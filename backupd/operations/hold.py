@@ -12,11 +12,11 @@ from datetime import datetime
 import msgspec
 
 from backupd.errors import ObjectMissing, UsageError
-from backupd.operations import find_snapshot
+from backupd.operations import find_snapshot, record
 from backupd.operations.facts import known
 from backupd.operations.standing import forget_losses
 from backupd.operations.state import State
-from backupd.repository import holds
+from backupd.repository import holds, names
 from backupd.repository.holds import FORMAT, Acceptance, Held, Hold, Release
 from backupd.repository.repository import Repository
 from backupd.repository.snapshots import timestamp
@@ -61,6 +61,7 @@ def add(
     *,
     reason: str,
     until: datetime | None = None,
+    state: State | None = None,
     now: datetime,
 ) -> HoldLine:
     """Hold a snapshot, or all of an account. text: names either. until: None for as long as nobody releases it.
@@ -71,11 +72,11 @@ def add(
     if until is not None and until <= now:
         raise UsageError("this hold would have ended already", subject=f"{until:%Y-%m-%d %H:%M}", remedy="name a later")
     if _is_account(repository, text, accounts):
-        record = Hold(FORMAT, timestamp(now), text, reason, None, timestamp(until) if until else None)
-        return _line(_put(repository, record), now)
+        account = Hold(FORMAT, timestamp(now), text, reason, None, timestamp(until) if until else None)
+        return _line(_put(repository, account, state, now), now)
     ref, snapshot = find_snapshot.find(repository, text, accounts)
-    record = Hold(FORMAT, timestamp(now), snapshot.account, reason, ref.id, timestamp(until) if until else None)
-    held = _put(repository, record)
+    one = Hold(FORMAT, timestamp(now), snapshot.account, reason, ref.id, timestamp(until) if until else None)
+    held = _put(repository, one, state, now)
     try:
         repository.storage.size(ref.name)
     except ObjectMissing:
@@ -85,8 +86,14 @@ def add(
     return _line(held, now)
 
 
-def _put(repository: Repository, record: Hold) -> Held:
-    return Held(holds.put(repository, record), record, released=False)
+def _put(repository: Repository, said: Hold, state: State | None, now: datetime) -> Held:
+    return Held(_store(repository, said, state, now, "hold"), said, released=False)
+
+
+def _store(repository: Repository, said: holds.Record, state: State | None, now: datetime, kind: str) -> str:
+    identifier, digest = holds.put(repository, said)
+    record.append(repository, state, now, kind, adds=[(names.hold(identifier), digest)])
+    return identifier
 
 
 def _is_account(repository: Repository, text: str, accounts: Collection[str]) -> bool:
@@ -102,7 +109,9 @@ def _check_reason(reason: str) -> None:
         )
 
 
-def remove(repository: Repository, text: str, *, reason: str = "", now: datetime) -> HoldLine:
+def remove(
+    repository: Repository, text: str, *, reason: str = "", state: State | None = None, now: datetime
+) -> HoldLine:
     """Release the hold of this id, or whose id, or last 8 digits, begin so. Raises UsageError."""
     found = [
         each for each in holds.read(repository).active(now) if each.id.startswith(text) or each.id[-8:].startswith(text)
@@ -111,7 +120,7 @@ def remove(repository: Repository, text: str, *, reason: str = "", now: datetime
         there = f"{len(found)} holds begin so" if found and text else "no such hold"
         raise UsageError(there, subject=text, remedy="`backupd hold list` shows them")
     held = found[0]
-    holds.put(repository, Release(FORMAT, timestamp(now), held.id, reason))
+    _store(repository, Release(FORMAT, timestamp(now), held.id, reason), state, now, "release")
     return _line(held._replace(released=True), now)
 
 
@@ -168,7 +177,8 @@ def accept_loss(
         raise UsageError(
             "there is no sudden loss that is not accepted", subject=account, remedy="`backupd hold list` shows them"
         )
-    holds.put(repository, Acceptance(FORMAT, timestamp(now), account, [each.snapshot for each in found], reason))
+    accepted = Acceptance(FORMAT, timestamp(now), account, [each.snapshot for each in found], reason)
+    _store(repository, accepted, state, now, "acceptance")
     if state:
         forget_losses(state, account)
     return found

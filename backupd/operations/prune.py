@@ -15,11 +15,15 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from backupd.errors import Overtaken, UsageError
+from backupd.operations import record
 from backupd.operations.events import Observer, ignore
 from backupd.operations.prune_report import PruneReport, together
 from backupd.operations.prune_run import PruneRun
+from backupd.operations.record_merge import merge
+from backupd.operations.state import State
 from backupd.repository.pack_writer import Sizes
 from backupd.repository.planning import FEWEST, MAX_UNUSED, Limits
+from backupd.repository.record import signer
 from backupd.repository.reliance import seconds_gone
 from backupd.repository.repository import Repository
 
@@ -35,6 +39,7 @@ _MOST_TIMES: Final = 3
 def prune(
     repository: Repository,
     *,
+    state: State | None = None,
     now: datetime,
     grace: timedelta = GRACE,
     alone: bool = False,
@@ -50,6 +55,7 @@ def prune(
     """Remove what was marked at least `grace` ago, and mark what is superfluous by now.
 
     Args:
+        state: knows the signed record; None: it is read.
         grace: three hours or more. alone: nobody else is at work, on any machine, so nothing need be waited for, and
             what is superfluous goes at once.
         dry_run: only say what would be done.
@@ -79,7 +85,34 @@ def prune(
         dry_run=dry_run,
     )
     report = _undisturbed(run)
-    return together(report, _undisturbed(run)) if alone and not dry_run else report
+    if alone and not dry_run:
+        report = together(report, _undisturbed(run))
+    if not dry_run:
+        _record(repository, state, now, report, fewest, stop or threading.Event())
+    return report
+
+
+def _record(
+    repository: Repository,
+    state: State | None,
+    now: datetime,
+    report: PruneReport,
+    fewest: int,
+    stop: threading.Event,
+) -> None:
+    """Record what was done, if anything was; and keep the record itself in few objects."""
+    merged = merge(repository.storage, signer(repository.secrets), now, fewest=fewest, stopped=stop.is_set)
+    done = {
+        "removed": report.removed,
+        "freed": report.freed,
+        "marked": report.marked,
+        "moved": report.moved,
+        "into": report.into,
+        "record": merged.objects,
+    }
+    if any(done.values()):
+        counts = {what: count for what, count in done.items() if count}
+        record.append(repository, state, now, "prune", counts=counts)
 
 
 def _undisturbed(run: PruneRun) -> PruneReport:

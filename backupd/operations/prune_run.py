@@ -81,7 +81,7 @@ class PruneRun:
         self._locked_until: datetime | None = None
         self._condemned: Condemned = condemning.NOTHING
         self._known = marks.read(self._storage)
-        ours = [each for each in self._known if not marks.of_snapshots(each)]
+        ours = [each for each in self._known if not marks.for_locks(each)]
         seconds = self._grace.total_seconds()
         ripe = marks.older(self._storage, ours, seconds, self._now, ask=not self._dry_run)
         # After that: whoever stores a snapshot that is not listed here has seen the marks that are ripe. Before the

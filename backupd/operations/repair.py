@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 
 from backupd.errors import ConfigError, Damaged, Interrupted, NoRepository, StorageDenied, UsageError, WrongKey
+from backupd.operations import record
 from backupd.operations.audit_source import Servers
 from backupd.operations.events import Advance, Observer, Plan, ignore
 from backupd.operations.repair_mail import MailRepair
@@ -23,6 +24,7 @@ from backupd.operations.repair_parity import ParityRepair
 from backupd.operations.repair_preview import Preview
 from backupd.operations.repair_report import PACKS, SERVER, Lost, Mended, RepairReport, Why
 from backupd.operations.repair_retire import Retirement
+from backupd.operations.state import State
 from backupd.repository import mending, names
 from backupd.repository.repository import Repository
 from backupd.storage.base import Storage
@@ -46,9 +48,10 @@ def repair(
     removed_since: datetime | None = None,
     quick: bool = False,
     dry_run: bool = False,
+    state: State | None = None,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     observer: Observer = ignore,
     stop: threading.Event | None = None,
-    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> RepairReport:
     """Look for damage, and mend it.
 
@@ -58,6 +61,7 @@ def repair(
         servers: how their mail servers are reached; None: they are not asked.
         removed_since: bring back what was removed from the bucket at this time or later, and whatever else a copy has
             and the repository does not; None leaves removed what is removed.
+        state: knows the signed record; None: it is read.
         quick: read no pack, index or snapshot; packs that are missing are found, and those of a wrong size.
 
     Raises NoRepository, UsageError where a copy is another repository's, Interrupted (what was put back stays), and
@@ -65,7 +69,18 @@ def repair(
     """
     with ExitStack() as stack:
         one = _Repair(storage, copies, dry_run, observer, stop or threading.Event(), clock)
-        return one.run(open_repository, accounts, servers, removed_since, stack, quick=quick)
+        report = one.run(open_repository, accounts, servers, removed_since, stack, quick=quick)
+    told = (names.SNAPSHOTS, names.HOLDS, names.ERASURES)
+    back = [each.object for each in report.mended if each.object.startswith(told)]
+    if not back or dry_run:
+        return report
+    try:
+        with open_repository(storage) as repository:
+            record.brought_back(repository, state, clock(), "repair", back)
+    except (WrongKey, ConfigError, Damaged, StorageDenied) as error:
+        note = f"the signed record does not tell what was put back: {error.what}; `backupd record accept` tells it"
+        report.notes.append(note)
+    return report
 
 
 class _Repair:
@@ -307,5 +322,7 @@ def _with_account(lost: Lost, tags: Mapping[str, str]) -> Lost:
 
 
 def _stage(name: str) -> int:
-    order = (names.DESCRIPTION, names.KEYS, names.HOLDS, names.PACKS, names.INDEX, names.ERASURES, names.SNAPSHOTS)
+    order = (
+        names.DESCRIPTION, names.KEYS, names.HOLDS, names.LOG, names.PACKS, names.INDEX, names.ERASURES, names.SNAPSHOTS
+    )  # fmt: skip
     return next(place for place, prefix in enumerate(order) if name.startswith(prefix))

@@ -22,6 +22,7 @@ import msgspec
 
 from backupd.errors import Busy
 from backupd.operations.audit_state import AUDIT_SCHEMA, AuditState
+from backupd.operations.record_state import RECORD_SCHEMA, RecordState
 from backupd.repository.index_cache import sqlite_error
 from backupd.repository.runs import MessageRow
 from backupd.storage.base import Requests
@@ -96,7 +97,7 @@ class Journal(msgspec.Struct, frozen=True):
     written: frozenset[int]
 
 
-class State(AuditState):
+class State(AuditState, RecordState):
     """The state directory. Safe to use from several threads and several processes."""
 
     def __init__(self, folder: Path) -> None:
@@ -109,7 +110,7 @@ class State(AuditState):
             self._database = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=60)
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=NORMAL")
-            self._database.executescript(_SCHEMA + AUDIT_SCHEMA)
+            self._database.executescript(_SCHEMA + AUDIT_SCHEMA + RECORD_SCHEMA)
         except (OSError, sqlite3.Error) as error:
             raise sqlite_error(error, folder) from error
 
@@ -119,11 +120,16 @@ class State(AuditState):
             self._database.close()
 
     def _write(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
+        with self._transaction() as database:
+            database.executemany(statement, rows)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
             try:
                 self._database.execute("BEGIN IMMEDIATE")
                 try:
-                    self._database.executemany(statement, rows)
+                    yield self._database
                 except BaseException:
                     if self._database.in_transaction:  # SQLite itself rolls back when the disk is full
                         self._database.execute("ROLLBACK")

@@ -50,6 +50,7 @@ class Kind(IntEnum):
     SNAPSHOT = 4
     HOLD = 5
     ERASURE = 6
+    RECORD = 7
 
 
 _KINDS = frozenset(int(kind) for kind in Kind)

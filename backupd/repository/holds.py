@@ -81,12 +81,13 @@ class Holds(NamedTuple):
         return [each for each in self.held if each.is_active(now)]
 
 
-def put(repository: Repository, record: Record) -> str:
-    """Store a record; its id."""
+def put(repository: Repository, record: Record) -> tuple[str, bytes]:
+    """Store a record; its id, and the SHA-256 of its object."""
     data = seal(record, repository.secrets, repository.random)
-    identifier = names.snapshot_id(datetime.fromisoformat(record.created), names.sha256([data]))
+    digest = names.sha256([data])
+    identifier = names.snapshot_id(datetime.fromisoformat(record.created), digest)
     repository.storage.put(names.hold(identifier), [data])
-    return identifier
+    return identifier, bytes.fromhex(digest)
 
 
 def seal(record: Record, secrets: Secrets, random: Random) -> bytearray:

@@ -14,7 +14,7 @@ import msgspec
 from blake3 import blake3
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes, hpke
-from cryptography.hazmat.primitives.asymmetric import mlkem, x25519
+from cryptography.hazmat.primitives.asymmetric import ed25519, mlkem, x25519
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from backupd.errors import WrongKey
@@ -98,6 +98,16 @@ class Secrets(msgspec.Struct, frozen=True, dict=True, omit_defaults=True):
     def token_key(self) -> bytes:
         """Under which logins are kept in state_dir (backupd/oauth/store.py); no part of the archive's format."""
         return self._derived("login tokens")
+
+    @cached_property
+    def record_key(self) -> ed25519.Ed25519PrivateKey:
+        """With which the entries of the repository's record are signed (record.py)."""
+        return ed25519.Ed25519PrivateKey.from_private_bytes(self._derived("record signature"))
+
+    @cached_property
+    def record_public_key(self) -> bytes:
+        """With which anybody checks them; 32 octets."""
+        return self.record_key.public_key().public_bytes_raw()
 
     @cached_property
     def sealing_info(self) -> bytes:

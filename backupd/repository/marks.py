@@ -19,7 +19,8 @@ from backupd.storage.base import Storage
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """objects: names of packs and index objects, or of snapshots that a lock keeps for now. why: for people."""
+    """objects: names of packs and index objects; or of snapshots, or pieces of the record, that a lock keeps for now.
+    why: for people."""
 
     format: int
     why: str
@@ -54,9 +55,10 @@ def objects(marks: Iterable[Marked]) -> frozenset[str]:
     return frozenset(name for each in marks for name in each.mark.objects)
 
 
-def of_snapshots(marked: Marked) -> bool:
-    """Whether the mark is there for the locks of snapshots, and `forget` removes what it names."""
-    return any(name.startswith(names.SNAPSHOTS) for name in marked.mark.objects)
+def for_locks(marked: Marked) -> bool:
+    """Whether the mark is there for the locks of snapshots, or of pieces of the record: `forget` removes what it names,
+    or operations/record_merge.py."""
+    return any(name.startswith((names.SNAPSHOTS, names.LOG)) for name in marked.mark.objects)
 
 
 class Dated(Protocol):

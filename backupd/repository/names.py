@@ -17,16 +17,17 @@ INDEX = "index/"
 SNAPSHOTS = "snapshots/"
 HOLDS = "holds/"
 ERASURES = "erasures/"
+LOG = "log/"
 MARKS = "marks/"
 NEEDS = "needs/"
 PARITY = "parity/"
 PROBE = "probe/"
-ALL = (DESCRIPTION, KEYS, PACKS, INDEX, SNAPSHOTS, HOLDS, ERASURES)
+ALL = (DESCRIPTION, KEYS, PACKS, INDEX, SNAPSHOTS, HOLDS, ERASURES, LOG)
 """How the names begin of all that a repository is made of. Marks and needs are none of it: they are about what is
 superfluous. Parity is about other objects, and each repository has its own, or none."""
 
 _SNAPSHOT_NAME = re.compile(r"snapshots/([0-9a-f]{16})/(\d{8}T\d{9}Z-[0-9a-f]{8})\Z")
-_TIMED_NAME = re.compile(r"(marks|needs|holds|erasures)/(\d{8}T\d{9}Z-[0-9a-f]{8})\Z")
+_TIMED_NAME = re.compile(r"(marks|needs|holds|erasures|log)/(\d{8}T\d{9}Z-[0-9a-f]{8})\Z")
 _CONTENT_NAME = re.compile(r"(?:packs/([0-9a-f]{2})|index)/([0-9a-f]{64})\Z")
 
 
@@ -111,6 +112,11 @@ def erasure_time(name: str) -> datetime | None:
     return _time_below(ERASURES, name)
 
 
+def log_time(name: str) -> datetime | None:
+    """The time in the object name of a piece of the signed record, or None for any other name."""
+    return _time_below(LOG, name)
+
+
 def _time_below(prefix: str, name: str) -> datetime | None:
     match = _TIMED_NAME.match(name)
     try:
@@ -127,7 +133,7 @@ def proves(name: str, data: Sequence[Buffer]) -> bool | None:
     if match := _CONTENT_NAME.match(name):
         digest = sha256(data)
         return digest == match[2] and match[1] in (None, digest[:2])
-    if parse_snapshot(name) or any(_time_below(prefix, name) for prefix in (MARKS, NEEDS, HOLDS, ERASURES)):
+    if parse_snapshot(name) or any(_time_below(prefix, name) for prefix in (MARKS, NEEDS, HOLDS, ERASURES, LOG)):
         return sha256(data)[:8] == name[-8:]
     if name.startswith(PARITY):
         return is_whole(b"".join(data))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections.abc import Iterable, Sequence
@@ -294,22 +295,26 @@ class Repository:
 
     def put_snapshot(self, snapshot: Snapshot) -> SnapshotRef:
         """Flush, then store the snapshot: with that it exists."""
+        return self.store_snapshot(snapshot)[0]
+
+    def store_snapshot(self, snapshot: Snapshot) -> tuple[SnapshotRef, bytes]:
+        """The same; its place, and the SHA-256 of its object."""
         self.flush()
         self._reliance.look()
         ref, data = snapshots.seal(snapshot, self.secrets, self.random)
         self.storage.put(ref.name, [data])
         self._confirm([ref.name])
-        return ref
+        return ref, hashlib.sha256(data).digest()
 
-    def put_erasure(self, record: Erasure) -> str:
-        """Flush, then store the erasure, whose id this gives: from then on nobody shows what it names."""
+    def put_erasure(self, record: Erasure) -> tuple[str, bytes]:
+        """Flush, then store the erasure: from then on nobody shows what it names. Its id, and the SHA-256 of it."""
         self.flush()
         self._reliance.look()
         identifier, data = erasures.seal(record, self.secrets, self.random)
         self.storage.put(names.erasure(identifier), [data])
         self._confirm([names.erasure(identifier)])
         self.erased.look()
-        return identifier
+        return identifier, hashlib.sha256(data).digest()
 
     def _confirm(self, stored: Sequence[str]) -> None:
         """What was just stored refers to what is there; else it is taken back. Raises Overtaken."""

@@ -18,7 +18,7 @@ ROLES: Final[tuple[Role, ...]] = get_args(Role)
 Statement = dict[str, Any]
 
 _VERSION: Final = "2012-10-17"
-_WRITTEN: Final = ("packs/", "index/", "snapshots/", "holds/", "needs/", "parity/", "probe/")
+_WRITTEN: Final = ("packs/", "index/", "snapshots/", "holds/", "log/", "needs/", "parity/", "probe/")
 """What backups store, and `doctor`. The description and the keys come once, from whoever sets the repository up."""
 _ERASED: Final = (*_WRITTEN, "erasures/")
 _COPIED: Final = (*_ERASED, "keys/", "repository.json")

@@ -20,6 +20,7 @@ from backupd.repository import marks, names
 from backupd.repository.keys import Role, Secrets
 from backupd.repository.pack_writer import Sizes
 from backupd.repository.repository import Repository, unlock
+from backupd.storage.base import Storage
 from tests.operations.conftest import CHEAP, Backup
 from tests.support import archive
 from tests.support.archive import NOON, Box, Mail
@@ -394,10 +395,10 @@ def test_the_record_of_the_repository_is_asked_if_there_is_one(repository: Repos
     archive.put(repository)
     assert any("the signed record" in text for text in audited().left_out)
     missed = Finding(Severity.CRITICAL, Level.METADATA, "snapshots/x", "it was removed, and no entry says by whom")
-    asked: list[Repository] = []
+    asked: list[bool] = []
 
-    def check(repository: Repository) -> list[Finding]:
-        asked.append(repository)
+    def check(_storage: Storage, _repository: Repository | None, *, deep: bool) -> list[Finding]:
+        asked.append(deep)
         return [missed]
 
     report = audited(check_record=check)

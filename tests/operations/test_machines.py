@@ -1,7 +1,8 @@
 """Several machines back up into one repository, forget, hold, erase, copy and prune it at the same time. Their clocks
 differ, they stand still for days, and die at any write. Whatever happens, every message of every snapshot that is
 there, unless it was erased, can be restored, from the repository and from its copy; and when all have ended, and what
-was erased is finished and pruned, nothing of it is in any object.
+was erased is finished and pruned, nothing of it is in any object. And the signed record agrees with
+what is there, but for what is removed behind its back.
 
 Nothing here is timed: what happens between any two requests of an operation is drawn; see simulated_world.py.
 """
@@ -189,10 +190,14 @@ class Machines(RuleBasedStateMachine):
         self.scene.world.wait(hours)
 
     @invariant()
-    def every_message_of_every_snapshot_can_be_restored(self) -> None:
+    def every_message_of_every_snapshot_can_be_restored_and_the_record_agrees(self) -> None:
         self.scene.check()
 
     def teardown(self) -> None:
+        if not self.scene.failures:
+            self.scene.check_record(machines=True)
+        if not self.scene.failures and self.scene.remove_behind_its_back(len(self.scene.taken)):
+            event("a removal behind its back was seen")
         for what, count in self.scene.told.items():
             if count:
                 event(what)

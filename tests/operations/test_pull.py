@@ -466,7 +466,7 @@ def test_a_session_whose_mail_cannot_be_stored_does_not_end_as_it_should(
         raise StorageFull("the disk is full")
 
     server.put(*mails(3))
-    monkeypatch.setattr(repository, "put_snapshot", full)
+    monkeypatch.setattr(repository, "store_snapshot", full)
 
     with pytest.raises(StorageFull):
         take()

@@ -13,11 +13,13 @@ from pathlib import Path
 from backupd.errors import Busy, Forbidden, Overtaken, StorageUnavailable, UsageError
 from backupd.mail.query import parse
 from backupd.operations import hold
+from backupd.operations.audit_report import Finding, Severity
 from backupd.operations.backup import backup
 from backupd.operations.copy import CopyReport, copy
 from backupd.operations.erase import erase
 from backupd.operations.forget import forget, forget_snapshots
 from backupd.operations.prune import prune
+from backupd.operations.record_check import checker
 from backupd.operations.retention import Rules
 from backupd.operations.state import State
 from backupd.repository import holds, names
@@ -25,7 +27,9 @@ from backupd.repository.keys import Role, Secrets
 from backupd.repository.pack_writer import Sizes
 from backupd.repository.repository import Repository, create
 from backupd.repository.slots import Argon2
+from backupd.storage.base import Storage
 from tests.support.mail import Attachment, message, noise
+from tests.support.memory_storage import MemoryStorage
 from tests.support.opened import contains
 from tests.support.reading import Contents, unerased
 from tests.support.simulated_account import SimulatedAccount
@@ -71,10 +75,12 @@ class Scene:
         self.held: dict[str, str] = {}
         self.told: Counter[str] = Counter()
         self.failures: list[BaseException] = []
+        self.auditor = State(self.folder / "auditor")
+        self.forgotten = self.storage.deleted
 
     def close(self) -> None:
-        for machine in self.machines:
-            machine.state.close()
+        for state in (self.auditor, *(machine.state for machine in self.machines)):
+            state.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _do(
@@ -142,7 +148,8 @@ class Scene:
             if refs := [ref for ref in repository.refs() if ref.id not in self.held]:
                 ref = refs[which % len(refs)]
                 now = self.world.time(machine.skew)
-                self.held[ref.id] = hold.add(repository, ref.id, (), reason="a test", now=now).id
+                held = hold.add(repository, ref.id, (), reason="a test", state=machine.state, now=now)
+                self.held[ref.id] = held.id
 
         self._do(machine, View(self.storage), work)
 
@@ -151,7 +158,7 @@ class Scene:
 
         def work(repository: Repository) -> None:
             for snapshot, each in list(self.held.items())[:1]:
-                hold.remove(repository, each, now=self.world.time(machine.skew))
+                hold.remove(repository, each, state=machine.state, now=self.world.time(machine.skew))
                 del self.held[snapshot]
 
         self._do(machine, View(self.storage), work)
@@ -162,6 +169,7 @@ class Scene:
         def work(repository: Repository) -> None:
             report = prune(
                 repository,
+                state=machine.state,
                 now=self.world.time(machine.skew),
                 grace=3 * HOUR,
                 fewest=2,
@@ -195,7 +203,9 @@ class Scene:
             query = parse(f'subject:"{SUBJECTS[which]}"') if which is not None else None
             try:
                 now = self.world.time(machine.skew)
-                report = erase(repository, query, reason="a test", now=now, what_is_allowed=allowed)
+                report = erase(
+                    repository, query, reason="a test", state=machine.state, now=now, what_is_allowed=allowed
+                )
             except Forbidden:
                 assert self.held
                 self.told["erasures that a hold forbids"] += 1
@@ -271,6 +281,42 @@ class Scene:
                 if storage is self.storage:
                     assert set(self.held) <= {ref.id for ref in refs}
                     assert len(holds.read(repository).held) >= len(self.held)
+        self.check_record()
+
+    def check_record(self, *, machines: bool = False) -> None:
+        """The record, the repository and its copy agree, as an auditor sees it who comes by at any moment."""
+        copied = "repository.json" in self.second.objects
+        for storage in (self.storage, self.second) if copied else (self.storage,):
+            for state in (self.auditor, *(each.state for each in (self.machines if machines else ()))):
+                found = self._record_of(View(storage), state, is_copy=storage is self.second)
+                assert not [each for each in found if each.severity is not Severity.NOTE], found
+
+    def _record_of(self, storage: Storage, state: State | None, *, is_copy: bool = False) -> list[Finding]:
+        with Repository(storage, self.secrets, sizes=SIZES) as repository:
+            found = checker(state, {}, is_copy=is_copy)(storage, repository, deep=state is None)
+        assert found is not None
+        return found
+
+    def remove_behind_its_back(self, which: int) -> bool:
+        """Somebody takes a snapshot away, or puts one back, from under a copy of all this: a new auditor must see it.
+        Whether there is one that the record tells of."""
+        number = self.auditor.ledger(f"{self.secrets.repository.hex()} {self.storage.url}")
+        removed = self.auditor.record_removed(number)
+        there = [name for name in self.storage.objects if name.startswith(names.SNAPSHOTS) and name not in removed]
+        known = sorted(set(there) - set(self.auditor.record_unknown(number, sorted(there))))
+        if not known:
+            return False
+        name = known[which % len(known)]
+        harmed = MemoryStorage()
+        harmed.objects = {other: data for other, data in self.storage.objects.items() if other != name}
+        found = self._record_of(harmed, None)
+        assert [each.subject for each in found if each.severity is Severity.CRITICAL] == [name]
+        gone = sorted(name for name, done in removed.items() if done and name in self.forgotten)
+        for name in gone[:1]:
+            harmed.objects = {**self.storage.objects, name: self.forgotten[name]}
+            found = self._record_of(harmed, None)
+            assert [each.subject for each in found if each.severity is Severity.WARNING] == [name]
+        return True
 
 
     def _is_erased(self, repository: Repository, raw: bytes) -> bool:

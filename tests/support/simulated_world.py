@@ -58,12 +58,13 @@ class World:
 
 
 class Shared(MemoryStorage):
-    """What is stored, and when, by the storage's own clock."""
+    """What is stored, and when, by the storage's own clock; and what was deleted."""
 
     def __init__(self, world: World, url: str) -> None:
         super().__init__()
         self.world, self.url = world, url
         self.stored: dict[str, float] = {}
+        self.deleted: dict[str, bytes] = {}
 
 
 class View:
@@ -144,5 +145,6 @@ class View:
 
     def delete(self, name: str) -> None:
         self._request(name, write=True)
+        self._shared.deleted[name] = self._shared.objects.get(name, b"")
         self._shared.delete(name)
         self._shared.stored.pop(name, None)

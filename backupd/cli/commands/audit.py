@@ -35,6 +35,7 @@ def command(
     full: Annotated[bool, Parameter(show_default=False)] = False,
     into: str | None = None,
     html: Path | None = None,
+    record: Path | None = None,
     context: Here,
 ) -> int:
     """Prove that what is stored can be restored, and say what is damaged. Changes nothing in the repository.
@@ -58,10 +59,12 @@ def command(
         Let the drill restore to imap:ACCOUNT, below a mailbox of its own that is removed again, and not to a Maildir.
     html
         Write the report to this file, too, for people to read and print.
+    record
+        Compare the signed record with this file, which `backupd record export` wrote; on a host without a key, too.
     """
     from backupd.cli import audit_page
     from backupd.cli.progress import shown
-    from backupd.operations import audit_opening
+    from backupd.operations import audit_opening, record_check, record_export
     from backupd.operations.audit import Means, audit
     from backupd.operations.opening import open_copies
 
@@ -69,14 +72,21 @@ def command(
     wish = _wish(context, account, level, budget, since, full=full)
     if (full or into is not None) and wish.level != "drill":
         raise UsageError("this is about drills", subject="--full" if full else "--into", remedy="add --level drill")
+    exported = record_export.load(record) if record is not None else None
+
+    def clock() -> datetime:
+        return datetime.now(UTC)
+
     with ExitStack() as stack:
         state = stack.enter_context(_state(context))
         means = Means(
             state,
-            lambda: datetime.now(UTC),
+            clock,
             open_copies(config),
             audit_opening.servers(config),
             audit_opening.scratch(config, into),
+            record_check.checker(state, config.accounts, exported=exported, is_copy=context.copy is not None),
+            record_check.appender(state, clock) if context.copy is None else None,
         )
         observer, stop = stack.enter_context(shown(context)), stack.enter_context(context.stopping())
         storage = context.storage()

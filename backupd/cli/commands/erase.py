@@ -101,7 +101,12 @@ def _run(
 
     from backupd.cli.progress import shown
 
-    with context.repository() as repository, shown(context) as observer, context.stopping() as stop:
+    with (
+        context.repository() as repository,
+        context.state() as state,
+        shown(context) as observer,
+        context.stopping() as stop,
+    ):
         for name in accounts:
             if name not in context.config.accounts and not repository.refs(name):
                 there = ", ".join(sorted(context.config.accounts)) or "none"
@@ -109,8 +114,8 @@ def _run(
                     "no account of this name, and no snapshot of one", subject=name, remedy=f"there are: {there}"
                 )
         report: EraseReport = erase(  # type: ignore[operator]
-            repository, query, accounts, reason=reason or "", now=datetime.now(UTC), observer=observer, stop=stop,
-            **options,
+            repository, query, accounts, reason=reason or "", state=state, now=datetime.now(UTC), observer=observer,
+            stop=stop, **options,
         )  # fmt: skip
     return msgspec.structs.replace(report, copies=[each.url for each in context.config.copies])
 

@@ -31,10 +31,9 @@ def add_command(what: str, /, *, reason: str, until: str | None = None, context:
     from backupd.operations.find_snapshot import moment
 
     end = moment(until) if until is not None else None
-    with context.repository() as repository:
-        line = hold.add(
-            repository, what, list(context.config.accounts), reason=reason, until=end, now=datetime.now(UTC)
-        )
+    accounts = list(context.config.accounts)
+    with context.repository() as repository, context.state() as state:
+        line = hold.add(repository, what, accounts, reason=reason, until=end, state=state, now=datetime.now(UTC))
     return _done(context, line, f"{_held(line)} is held{_until(line)}: {line.reason}")
 
 
@@ -86,8 +85,8 @@ def remove_command(hold_id: str, /, *, reason: str = "", context: Here) -> int:
     """
     from backupd.operations import hold
 
-    with context.repository() as repository:
-        line = hold.remove(repository, hold_id, reason=reason, now=datetime.now(UTC))
+    with context.repository() as repository, context.state() as state:
+        line = hold.remove(repository, hold_id, reason=reason, state=state, now=datetime.now(UTC))
     return _done(context, line, f"{_held(line)} is not held any more by {line.id[-8:]}: {line.reason}")
 
 

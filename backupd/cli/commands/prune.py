@@ -56,9 +56,15 @@ def command(
     except ValueError as error:
         raise UsageError(str(error), subject="--grace") from None
     unused, most = _unused(max_unused), _size(max_repack, "--max-repack")
-    with context.repository() as repository, shown(context) as observer, context.stopping() as stop:
+    with (
+        context.repository() as repository,
+        context.state() as state,
+        shown(context) as observer,
+        context.stopping() as stop,
+    ):
         report = prune(
             repository,
+            state=state,
             now=datetime.now(UTC),
             grace=period,
             alone=alone,

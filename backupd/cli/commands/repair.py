@@ -50,7 +50,7 @@ def command(
 
     config = context.config
     since = moment(removed_since) if removed_since is not None else None
-    with shown(context) as observer, context.stopping() as stop:
+    with context.state() as state, shown(context) as observer, context.stopping() as stop:
         report = repair(
             context.storage(),
             [context.storage(at_copy(config, each.url)) for each in config.copies],
@@ -60,6 +60,7 @@ def command(
             removed_since=since,
             quick=quick,
             dry_run=dry_run,
+            state=state,
             observer=observer,
             stop=stop,
         )

@@ -1,0 +1,178 @@
+"""The signed record in an audit: whether it is whole, and whether what is there is what it says.
+
+Needs no key, but the public one. What it claims to see: a snapshot or hold that went without an entry; one that is back
+although an entry says it was gone; an entry that was changed, or is missing before another one; and the newest entries,
+if this machine or an export has known them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Final
+
+from backupd.errors import StorageDenied
+from backupd.operations import record as record_entries
+from backupd.operations.audit_record import CheckRecord
+from backupd.operations.audit_report import AuditReport, Finding, Level, Severity
+from backupd.operations.record import some_state
+from backupd.operations.record_export import Export
+from backupd.operations.record_ledger import Ledger
+from backupd.operations.state import State
+from backupd.repository import names, record
+from backupd.repository.record import Signer
+from backupd.repository.repository import Repository
+from backupd.storage.base import Storage
+
+_SHOWN: Final = 20
+_ACCEPT: Final = "once you know why, `backupd record accept` says so"
+_BRING_BACK: Final = "`backupd repair --removed-since TIME` brings back what copies and versions have"
+
+
+def checker(
+    state: State | None, accounts: Mapping[str, object], *, exported: Export | None = None, is_copy: bool = False
+) -> CheckRecord:
+    """What an audit calls. accounts: by name; damage is told as theirs. is_copy: what is forgotten in the repository
+    stays in a copy of it, and is no surprise there."""
+
+    def check(storage: Storage, repository: Repository | None, *, deep: bool) -> list[Finding] | None:
+        if repository is None and exported is None:
+            return None
+        tags = {repository.secrets.account_tag(name): name for name in accounts} if repository else {}
+        whose = record.signer(repository.secrets) if repository else exported.signer  # type: ignore[union-attr]
+        with some_state(state) as known:
+            return _Check(storage, known, whose, exported, tags, is_copy=is_copy).run(deep=deep)
+
+    return check
+
+
+def appender(state: State | None, clock: Callable[[], datetime]) -> Callable[[Repository, AuditReport], None]:
+    """What an audit calls in the end, so that the record tells what it came to."""
+
+    def append(repository: Repository, report: AuditReport) -> None:
+        counts = {
+            "findings": report.problems,
+            "snapshots": report.checked.snapshots,
+            "objects": report.checked.objects,
+            "octets": report.checked.octets,
+        }
+        words = {"level": report.level.value, "outcome": report.outcome, "role": report.role.value}
+        try:
+            record_entries.append(repository, state, clock(), "audit", counts=counts, words=words)
+        except StorageDenied as error:  # an auditor's credentials may be no writer's
+            report.left_out.append(f"an entry in the signed record: {error.what}")
+
+    return append
+
+
+class _Check:
+    """One comparison."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        state: State,
+        whose: Signer,
+        exported: Export | None,
+        tags: Mapping[str, str],
+        *,
+        is_copy: bool,
+    ) -> None:
+        self._storage, self._state, self._whose, self._exported = storage, state, whose, exported
+        self._tags, self._is_copy = tags, is_copy
+        self._ledger = Ledger(storage, state, whose)
+        self._findings: list[Finding] = []
+
+    def run(self, *, deep: bool) -> list[Finding]:
+        problems = self._ledger.learn(deep=deep)
+        for problem in problems:
+            remedy = "`backupd repair` looks for a good one in copies and versions"
+            self._found(Severity.CRITICAL, problem.object, problem.what, remedy)
+        if self._ledger.begun:
+            self._chain()
+            self._compare()
+        elif not problems:
+            self._found(Severity.NOTE, self._storage.url, "there is no signed record yet; the next backup begins it")
+        self._against_export()
+        return self._findings
+
+    def _found(self, severity: Severity, subject: str, what: str, remedy: str = "", account: str = "") -> None:
+        self._findings.append(Finding(severity, Level.METADATA, subject, what, remedy, account))
+
+    def _chain(self) -> None:
+        """Whether all entries are there that anybody has known."""
+        state, number = self._state, self._ledger.number
+        if lost := state.record_lost(number):
+            _, time, kind = lost[0]
+            what = f"{_entries(len(lost))} that this machine knew {_are(len(lost))} gone, the latest of {time} ({kind})"
+            self._found(Severity.CRITICAL, names.LOG, what, f"{_BRING_BACK}; {_ACCEPT}")
+        if wanted := state.record_wanted(number):
+            what = f"{_entries(len(wanted))} {_are(len(wanted))} missing, after which others were written"
+            self._found(Severity.CRITICAL, names.LOG, what, f"{_BRING_BACK}; {_ACCEPT}")
+
+    def _against_export(self) -> None:
+        exported, state = self._exported, self._state
+        if exported is None:
+            return
+        if exported.signer != self._whose:
+            what = "this repository's record has another key than the export: it is another repository's"
+            self._found(Severity.CRITICAL, names.LOG, what, "compare both with your recovery kit")
+            return
+        missing = [each for each in exported.heads if not state.record_has(self._ledger.number, bytes.fromhex(each))]
+        for each in missing:
+            what = f"the entry {each[:16]}, which was the last on {exported.time} by the export, is not in the record"
+            self._found(Severity.CRITICAL, names.LOG, what, _BRING_BACK)
+
+    # What is there
+
+    def _compare(self) -> None:
+        there = self._there()
+        missing = self._state.record_missing(self._ledger.number, there)
+        unknown = self._ledger.unknown(there)
+        if missing or unknown:
+            # What was stored, or forgotten, since the record was read, is in it by now.
+            self._ledger.learn()
+            missing = self._state.record_missing(self._ledger.number, there)
+            unknown = self._ledger.unknown(there)
+            there = there if not missing else there | self._there()
+            missing = [name for name in missing if name not in there]
+        self._each(missing, self._missing)
+        removed = self._state.record_removed(self._ledger.number)
+        self._each(sorted(name for name, gone in removed.items() if gone and name in there), self._back)
+        if unknown:
+            what = f"{len(unknown):,} snapshots, holds or erasures are there without an entry in the record"
+            why = "a machine died before it could write one, or is about to; the account's next backup records them"
+            self._found(Severity.NOTE, self._storage.url, what, why)
+
+    def _there(self) -> set[str]:
+        return set(record_entries.recorded_names(self._storage))
+
+    def _each(self, some: list[str], tell: Callable[[str, str], None]) -> None:
+        """Tell of each, if they are not too many."""
+        for name in sorted(some)[:_SHOWN]:
+            tag = (names.parse_snapshot(name) or ("",))[0]
+            tell(name, self._tags.get(tag, ""))
+        if len(some) > _SHOWN:
+            severity = self._findings[-1].severity
+            self._found(severity, self._storage.url, f"and so it is with {len(some) - _SHOWN:,} more")
+
+    def _missing(self, name: str, account: str) -> None:
+        nouns = {names.HOLDS: "hold", names.ERASURES: "erasure"}
+        noun = next((noun for prefix, noun in nouns.items() if name.startswith(prefix)), "snapshot")
+        what = f"the record tells of this {noun}, of nobody who removed it, and it is not there"
+        self._found(Severity.CRITICAL, name, what, f"{_BRING_BACK}; {_ACCEPT}", account)
+
+    def _back(self, name: str, account: str) -> None:
+        if self._is_copy:
+            return
+        what = "it was forgotten, as the record tells, and is there again: somebody has put it back"
+        remedy = "`backupd forget` removes it; or if it is meant to be there, `backupd record accept` says so"
+        self._found(Severity.WARNING, name, what, remedy, account)
+
+
+def _entries(count: int) -> str:
+    return f"{count:,} entries of the record" if count > 1 else "an entry of the record"
+
+
+def _are(count: int) -> str:
+    return "are" if count > 1 else "is"

@@ -1,0 +1,65 @@
+"""`backupd record` and `backupd audit --record` as people use them, on a real repository on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from backupd.cli.main import main
+from tests.cli.conftest import Result, Run
+from tests.support.dovecot_account import Account
+from tests.support.mail import message
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """here("record", ...) runs the command in this process, which is quicker than starting one."""
+    monkeypatch.setenv("BACKUPD_CONFIG", str(tmp_path / "config.yaml"))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> Result:
+        capfd.readouterr()
+        code = main(arguments)
+        captured = capfd.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return run
+
+
+def test_a_removal_is_seen_by_whoever_has_a_key_or_an_export(
+    here: Run, configured: Path, account: Account, tmp_path: Path
+) -> None:
+    assert here("init").code == 0
+    for number in range(2):
+        account.deliver("INBOX", [message(f"Message {number}")])
+        assert here("backup", "alice").code == 0
+    first, _ = (each["id"] for each in here("snapshots", "--json").document)  # type: ignore[attr-defined]
+    exported = here("record", "export", "record.txt")
+    assert (exported.code, exported.out, "keep it elsewhere" in exported.err) == (0, "", True)
+    assert (tmp_path / "record.txt").read_text().startswith("BACKUPD-RECORD-1\nrepository ")
+    assert here("audit", "alice", "--record", "record.txt").code == 0
+
+    listed = here("record", "list").out.splitlines()
+    assert [line.split()[3] for line in listed[1:]] == ["backup", "backup", "audit"], listed
+    assert first[-8:] in listed[1]
+    document = here("record", "list", "--json", "--last", "1").document
+    assert [each["words"]["outcome"] for each in document] == ["ok"]  # type: ignore[attr-defined]
+
+    (victim,) = (tmp_path / "repository/snapshots").glob(f"*/{first}")
+    victim.unlink()
+    found = here("audit", "alice")
+    assert found.code == 2
+    assert f"{first}: the record tells of this snapshot, of nobody who removed it, and it is not there" in found.out
+    keyless = tmp_path / "keyless.yaml"
+    keyless.write_text(f"state_dir: {tmp_path}/other\nrepository: {{url: {tmp_path}/repository, keyless: true}}\n")
+    keyless.chmod(0o600)
+    assert "--record FILE" in here("audit", "--config", str(keyless)).out
+    found = here("audit", "--config", str(keyless), "--record", "record.txt")
+    assert (found.code, first in found.out) == (2, True)
+
+    assert here("record", "accept", "--reason", "a test").out.startswith("accepted: snapshots/")
+    assert here("audit", "alice").code == 0
+    assert "a test" in here("record", "list").out
+    assert here("record", "accept", "--reason", "again").code == 2
+    assert "no export of a signed record" in here("audit", "--record", "config.yaml").err
