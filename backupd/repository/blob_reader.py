@@ -17,6 +17,9 @@ from backupd.repository.payload import BlobKind
 from backupd.storage.base import Buffer, Storage
 
 CACHE_BYTES = 32 * 1024 * 1024
+_BLOCK_BYTES, _BLOB_BYTES = 500, 350
+"""What keeping a block, and each blob in it, takes beside its own bytes (measured): a mailbox that is backed up message
+by message has tens of thousands of blocks of a few hundred octets."""
 _Place = tuple[bytes, int]
 """A block: its pack's name, and its offset there."""
 
@@ -28,6 +31,11 @@ class _Block(NamedTuple):
 
     blobs: list[tuple[BlobKind, memoryview]]
     plain: list[bytes]
+
+    @property
+    def weight(self) -> int:
+        """Octets of memory, about."""
+        return _BLOCK_BYTES + sum(_BLOB_BYTES + len(data) for _, data in self.blobs)
 
 
 class BlobReader:
@@ -160,12 +168,12 @@ class BlobReader:
         plain = {blob_id: (place, data) for blob_id, data in zip(ids, of_kind, strict=True)}
         with self._lock:
             if place not in self._blocks:
-                self._blocks[place] = _Block(blobs, list(plain))
+                self._blocks[place] = fresh = _Block(blobs, list(plain))
                 self._plain |= plain
-                self._cached += sum(len(blob) for _, blob in blobs)
+                self._cached += fresh.weight
             while self._cached > self._cache_bytes and len(self._blocks) > 1:
                 gone, old = self._blocks.popitem(last=False)
-                self._cached -= sum(len(blob) for _, blob in old.blobs)
+                self._cached -= old.weight
                 for blob_id in old.plain:
                     if blob_id in self._plain and self._plain[blob_id][0] == gone:  # it may be in another block, too
                         del self._plain[blob_id]

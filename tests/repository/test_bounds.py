@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import tracemalloc
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,9 @@ from hypothesis import strategies as st
 
 from backupd.errors import Damaged, StorageError
 from backupd.operations.messages import MessageStore
-from backupd.repository import index_cache, recipe
+from backupd.repository import block, index_cache, payload, recipe
 from backupd.repository import repository as module
+from backupd.repository.blob_reader import BlobReader
 from backupd.repository.index import BlockEntry, PackEntry
 from backupd.repository.index_cache import IndexCache, Location
 from backupd.repository.keys import Secrets, generate
@@ -186,3 +189,23 @@ def test_a_forged_recipe_gives_damage_and_never_a_message(pieces: list[recipe.Pi
         repository.flush()
         with pytest.raises(Damaged):
             MessageStore(repository).load(b"i" * 32)
+
+
+def test_blocks_that_are_kept_take_no_more_memory_than_they_may_however_small_they_are(secrets: Secrets) -> None:
+    """A mailbox that is backed up message by message has a block of a few hundred octets for each of them."""
+    may, small = 1 << 20, [b"run %d" % number for number in range(6_000)]
+    sealed = [
+        block.seal(block.Kind.METADATA, payload.join(bytes([BlobKind.STATE]), [data]), secrets, os.urandom, level=1)
+        for data in small
+    ]
+    with closing(IndexCache(None, secrets.repository)) as index:
+        reader = BlobReader(MemoryStorage(), secrets, index, cache_bytes=may)
+        tracemalloc.start()
+        try:
+            for number, data in enumerate(sealed):
+                reader.open_block(number.to_bytes(32, "big"), 8, data)
+            taken = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+        reader.close()
+    assert may / 2 < taken < 1.5 * may
