@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from backupd.errors import Damaged, NoRepository, ObjectMissing
@@ -10,6 +12,8 @@ from backupd.repository.decoding import UNDECODABLE
 from backupd.storage.base import Storage
 
 FORMAT = 1
+PUBLIC_KEY_BYTES = 1_216
+_ID = re.compile(r"[0-9a-f]{32}")
 
 SUITES = {
     "object": "SHA-256",
@@ -55,6 +59,8 @@ def described(data: bytes, subject: str) -> Description:
         raise _unusable(f"{names.DESCRIPTION} makes no sense: {error}", subject) from error
     if description.format != FORMAT:
         raise Damaged("the repository is of another format", subject=subject, remedy="a newer backupd may know it")
+    if not _ID.fullmatch(description.id) or len(description.public_key) != PUBLIC_KEY_BYTES:
+        raise _unusable(f"{names.DESCRIPTION} makes no sense", subject)
     return description
 
 

@@ -75,7 +75,7 @@ def server(place: Place, mail: dict[int, bytes]) -> Iterator[Watched]:
 
 def nothing_lost(place: Place, truth: Counter[str]) -> None:
     """Every listed snapshot can be read, wholly and unchanged; there are no objects but finished ones."""
-    whole = ("repository.json", "keys/", "packs/", "index/", "snapshots/")
+    whole = ("repository.json", "keys/", "packs/", "index/", "snapshots/", "log/")
     assert all(name.startswith(whole) for name in place.names(""))
     with Repository(place.objects, unlock(place.objects, PASSPHRASE)) as repository:
         for ref in repository.refs():

@@ -30,7 +30,7 @@ def test_status_says_what_is_stored_and_what_was_asked_for(run: Run, in_bucket: 
     assert run("backup", "alice").code == 0
 
     first = run("status", "--json").document["repository"]  # type: ignore[index]
-    assert first["objects"] == 5, "description, key, pack, index, snapshot"
+    assert first["objects"] == 6, "description, key, pack, index, snapshot, an entry of the record"
     assert first["octets"] > 1000
     today = first["requests"]["today"]
     assert (today["writes"] >= 5, today["reads"] > 0, first["requests"]["average"]) == (True, True, None)

@@ -6,7 +6,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -457,7 +457,7 @@ def test_backups_at_the_same_time_are_no_damage(
                 storage,
                 lambda: Repository(storage, secrets, cache=cache),  # noqa: B023 called at once
                 Wish(Level.CONTENT, {"alice": None}),
-                Means(state, lambda: NOON + HOUR),
+                Means(state, lambda: datetime.now(UTC)),
             )
             # In memory nothing tells how old a pack is, so one may be seen before it is in an index.
             grave = [each.what for each in report.findings if each.severity is not Severity.NOTE]

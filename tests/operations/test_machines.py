@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 from hypothesis import HealthCheck, event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -204,9 +205,9 @@ class Machines(RuleBasedStateMachine):
         self.scene.close()
 
 
-TestMachines = Machines.TestCase
+TestMachines = pytest.mark.timeout(600)(Machines.TestCase)
 TestMachines.settings = settings(
-    max_examples=30,
+    max_examples=20,
     stateful_step_count=15,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],

@@ -23,7 +23,7 @@ from backupd.repository import names
 from backupd.repository import record as entries
 from backupd.repository.keys import generate
 from backupd.repository.repository import Repository, unlock
-from backupd.storage.base import ObjectInfo
+from backupd.storage.base import ObjectInfo, Storage
 from tests.operations.conftest import Backup
 from tests.support.mail import message
 from tests.support.memory_storage import MemoryStorage
@@ -328,8 +328,8 @@ def test_what_repair_brings_back_is_there_with_good_reason(site: Site, take: Bac
     name = site.snapshots[0]
     forget_snapshots(site.repository, site.repository.refs()[:1], state=site.state, now=NOW)
 
-    def opened() -> Repository:
-        return Repository(site.storage, unlock(site.storage, "a passphrase"))
+    def opened(storage: Storage) -> Repository:
+        return Repository(storage, unlock(storage, "a passphrase"))
 
     repair(site.storage, [second], opened, removed_since=NOW, state=site.state, clock=lambda: NOW)
     assert name in site.storage.objects

@@ -167,6 +167,9 @@ def test_whatever_happens_what_is_put_back_is_what_was_there_and_the_rest_stays_
     report = repair(storage, [], _locked_out)
     lost = {each.object for each in report.lost}
     for name in objects(protected):
+        spoilt_parity = not names.proves(names.parity(name), [damaged[names.parity(name)]])
+        if names.proves(name, [damaged[name]]) is None and spoilt_parity:
+            continue  # of the description and the keys nothing else tells what they were
         within = parity.heal(damaged[name], damaged[names.parity(name)]) is not None
         assert storage.objects[name] == (damaged[name] if name in lost else protected[name])
         if damaged[name] != protected[name]:
