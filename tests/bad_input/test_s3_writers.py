@@ -15,7 +15,7 @@ from tests.support.dovecot_account import Account
 from tests.support.mail import Attachment, message, noise
 from tests.support.seaweedfs import ACCESS_KEY, SECRET_KEY, SeaweedFS
 
-ROUNDS = 4
+ROUNDS = 3
 
 
 class Machine(Place):
