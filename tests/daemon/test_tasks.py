@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -38,6 +40,7 @@ accounts:
     imap: {host: mail.example.com, username: alice, password: secret}
     objective: 1h
 """
+ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
 
@@ -129,3 +132,21 @@ def test_told_to_stop_a_job_ends_in_order(house: House, job: str) -> None:
     with pytest.raises(Interrupted):
         house.do(job, stop)
     assert house.do("audit metadata") == "ok, 0 problems"
+
+
+def test_what_a_large_job_took_is_given_back_when_it_has_ended() -> None:
+    """In a process of its own: what others have freed here would hide it."""
+    program = (
+        "import ctypes\n"
+        "from pathlib import Path\n"
+        "from backupd.daemon.maintenance import give_memory_back\n"
+        "def resident(): return int(Path('/proc/self/statm').read_text().split()[1]) * 4096\n"
+        "before = resident()\n"
+        "some = [bytes(1000) for _ in range(100_000)]\n"
+        "kept = some[::1000]\n"
+        "del some\n"
+        "give_memory_back()\n"
+        "print(resident() - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert int(done.stdout) < 20_000_000
