@@ -67,7 +67,8 @@ KEEP, IN TWO PLACES THAT CANNOT BURN DOWN TOGETHER
   all secrets to a file for the safe. Whoever has that file can read all mail.
 
 TO GET MAIL BACK WITH BACKUPD
-  Write a configuration with repository.url and repository.{setting}.
+  Write a configuration with repository.url, repository.{setting}, and
+  state_dir (any folder that is yours).
   See what there is:
     backupd snapshots
   All mail of an account, into files that any mail program reads:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from heapq import nlargest
+from itertools import groupby
 
 import msgspec
 
@@ -44,9 +45,20 @@ def listed(repository: Repository, accounts: Mapping[str, object], latest: int |
     """
     tags = {repository.secrets.account_tag(name): name for name in accounts}
     lines = (_line(repository, each, tags, signed=good) for each, good in _entries(repository))
-    if latest is None:
-        return sorted(lines, key=lambda line: line.time)
-    return nlargest(latest, lines, key=lambda line: line.time)[::-1]
+    return _ordered(lines if latest is None else nlargest(latest, lines, key=lambda line: line.time))
+
+
+def _ordered(lines: Iterable[EntryLine]) -> list[EntryLine]:
+    """By time; what was written in the same millisecond, after what it names as before it."""
+    found: list[EntryLine] = []
+    for _, some in groupby(sorted(lines, key=lambda line: line.time), key=lambda line: line.time):
+        waiting = list(some)
+        while waiting:
+            ids = {line.id for line in waiting}
+            ready = [line for line in waiting if ids.isdisjoint(line.after)] or waiting
+            found += ready
+            waiting = [line for line in waiting if line not in ready]
+    return found
 
 
 def _entries(repository: Repository) -> Iterator[tuple[Signed, bool]]:

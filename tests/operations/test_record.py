@@ -412,3 +412,8 @@ def test_a_copy_has_the_record_and_what_it_tells_of(many: Site) -> None:
     assert there.grave(is_copy=True) == []
 
 
+def test_what_was_written_in_one_millisecond_is_listed_in_its_order(site: Site) -> None:
+    for number in range(12):
+        record.append(site.repository, site.state, NOW, "audit", counts={"n": number})
+    lines = record_listing.listed(site.repository, {})
+    assert [line.counts["n"] for line in lines if line.kind == "audit"] == list(range(12))

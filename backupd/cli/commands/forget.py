@@ -74,8 +74,8 @@ def command(
     if context.json:
         output.document({"report": report, "exit_code": 0})
     elif dry_run:
-        _table(report)
-    _tell(context, report)
+        _table(report, named=bool(refs))
+    _tell(context, report, named=bool(refs))
     return 0
 
 
@@ -105,7 +105,7 @@ def _rules(
     return {name: msgspec.structs.replace(rules, **overrides) for name, rules in found.items()}
 
 
-def _table(report: ForgetReport) -> None:
+def _table(report: ForgetReport, *, named: bool) -> None:
     output.table(
         [
             Column("ID"),
@@ -122,7 +122,7 @@ def _table(report: ForgetReport) -> None:
                 line.account,
                 f"{line.messages:,}",
                 "keep" if line.reasons else "locked" if line.locked_until else "forget",
-                _why(line),
+                _why(line, "named" if named else "no rule keeps it"),
             )
             for line in report.snapshots
         ],
@@ -130,18 +130,18 @@ def _table(report: ForgetReport) -> None:
     )
 
 
-def _why(line: Line) -> str:
+def _why(line: Line, going: str) -> str:
     if line.locked_until:
-        return f"no rule keeps it; locked until {line.locked_until:%Y-%m-%d %H:%M}"
+        return f"{going}; locked until {line.locked_until:%Y-%m-%d %H:%M}"
     kind = "a backup that did not end; " if line.checkpoint else "" if line.complete else "not complete; "
-    return ", ".join(line.reasons) or f"{kind}no rule keeps it"
+    return ", ".join(line.reasons) or f"{kind}{going}"
 
 
-def _tell(context: Context, report: ForgetReport) -> None:
+def _tell(context: Context, report: ForgetReport, *, named: bool) -> None:
     for name in report.without_rules:
         context.note(f"{name}: there is no rule for it in retention, so all of its snapshots stay")
     did = "would be forgotten" if report.dry_run else "forgotten"
-    text = f"{output.count(report.forgotten, 'snapshot')} {did}, {report.kept:,} kept"
+    text = f"{output.count(report.forgotten, 'snapshot')} {did}" + ("" if named else f", {report.kept:,} kept")
     if report.locked and report.locked_until:
         text += f", {report.locked:,} to go when their locks end, the last at {report.locked_until:%Y-%m-%d %H:%M} UTC"
     context.say(f"{report.repository}: {text}")

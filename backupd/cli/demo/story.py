@@ -179,7 +179,7 @@ def _conclude(story: Story, proof: Proof) -> None:
         f"\nIt took {time.monotonic() - story.began:.0f} seconds, and nothing of it stays behind. For your own mail,"
     )
     story.say("write a configuration (config.example.yaml has every key), and then:")
-    for words in ("doctor", "init", "backup"):
+    for words in ("init", "doctor", "backup"):
         story.say(f"$ backupd {words}", "cyan")
 
 
