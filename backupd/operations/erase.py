@@ -45,7 +45,7 @@ from backupd.repository.keys import Role
 from backupd.repository.payload import BlobKind
 from backupd.repository.repository import Repository
 from backupd.repository.runs import Envelope
-from backupd.repository.snapshots import timestamp
+from backupd.repository.snapshots import SnapshotRef, timestamp
 from backupd.repository.survey import Survey
 from backupd.repository.walking import walk
 
@@ -129,12 +129,18 @@ class _Erase:
         self._repository, self._reason, self._now = repository, reason, now
         self._observer, self._stop, self._dry_run = observer, stop, dry_run
         self._report: EraseReport | None = None
+        self._refs: list[SnapshotRef] = []
 
     def run(self, query: Query | None, accounts: Collection[str]) -> EraseReport:
         """Do it once. Called again after it had been erased, it finishes that."""
         while True:
             before = len(self._repository.erased.look())
-            report = self._once(None if self._report else query, accounts)
+            try:
+                report = self._once(None if self._report else query, accounts)
+            except Damaged:
+                if set(self._refs) <= set(self._repository.refs()):
+                    raise
+                continue  # what others have forgotten and pruned meanwhile is no damage
             if self._report is None or self._report.erasure == report.erasure:
                 self._report = report
             if self._dry_run or len(self._repository.erased.look()) - before <= bool(report.erasure):

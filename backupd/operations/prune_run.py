@@ -25,6 +25,7 @@ from backupd.repository.planning import Limits, PackUse, plan
 from backupd.repository.planning import Plan as PackPlan
 from backupd.repository.reliance import LATE_SECONDS, LOOK_SECONDS
 from backupd.repository.repository import Repository
+from backupd.repository.snapshots import SnapshotRef
 from backupd.repository.survey import Survey
 from backupd.repository.surveyed import Pack
 from backupd.repository.sweeping import Sweep, of_packs_and_indexes, sweep
@@ -93,9 +94,9 @@ class PruneRun:
             survey.learn_parts()
             walked = walk(self._repository, survey, refs, self._stop, erased=erased)
             hindrances = self._reckon(survey, walked, erased)
-            if hindrances and set(refs) - set(self._repository.refs()):
+            if hindrances and self._others_were_at_work(refs, erased):
                 raise Overtaken(
-                    "others forgot and pruned meanwhile", subject=self._storage.url, remedy="run it again"
+                    "others forgot or erased, and pruned meanwhile", subject=self._storage.url, remedy="run it again"
                 )
             whole = walked.is_whole and not walked.missing and not hindrances
             left = self._condemn(survey, erased)
@@ -106,6 +107,10 @@ class PruneRun:
         if self._stop.is_set():
             raise Interrupted("stopped", subject=self._storage.url, remedy="the next prune goes on")
         return report
+
+    def _others_were_at_work(self, refs: list[SnapshotRef], erased: Erasures) -> bool:
+        """Whether what is missing may be so because nobody needs it by now."""
+        return bool(set(refs) - set(self._repository.refs())) or self._repository.erased.look() is not erased
 
     def _reckon(self, survey: Survey, walked: Walked, erased: Erasures) -> list[str]:
         """What is not known to be superfluous is needed; why that is more than it need be."""

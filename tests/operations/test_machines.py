@@ -4,12 +4,15 @@ there, unless it was erased, can be restored, from the repository and from its c
 was erased is finished and pruned, nothing of it is in any object. And the signed record agrees with
 what is there, but for what is removed behind its back.
 
-Nothing here is timed: what happens between any two requests of an operation is drawn; see simulated_world.py.
+Nothing here is timed: what happens between any two requests of an operation is drawn; see simulated_world.py. It is the
+same each time, so that a change is judged by what it changes; BACKUPD_EXPLORE=400 tries as many histories that nobody
+has tried before.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 
 import pytest
 from hypothesis import HealthCheck, event, settings
@@ -20,6 +23,8 @@ from backupd.operations.retention import Rules
 from backupd.turns import TURN
 from tests.support.scene import MAILS, Scene
 from tests.support.simulated_world import Event, Interruption, Shared, View
+
+EXPLORED = int(os.environ.get("BACKUPD_EXPLORE", "0"))
 
 # What may happen between two requests of an operation: each is a list of what others do, one after the other.
 OTHERS = st.one_of(
@@ -207,7 +212,8 @@ class Machines(RuleBasedStateMachine):
 
 TestMachines = pytest.mark.timeout(600)(Machines.TestCase)
 TestMachines.settings = settings(
-    max_examples=20,
+    max_examples=EXPLORED or 20,
+    derandomize=not EXPLORED,
     stateful_step_count=15,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
