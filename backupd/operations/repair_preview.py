@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from heapq import merge
 
 from backupd.errors import Damaged, ObjectMissing
-from backupd.storage.base import Buffer, Locks, ObjectInfo, Requests, Storage, Versions
+from backupd.storage.around import Around
+from backupd.storage.base import Buffer, ObjectInfo, Storage
 
 
-class Preview:
+class Preview(Around):
     """A Storage around another one, which changes nothing.
 
     Args:
@@ -18,28 +19,9 @@ class Preview:
     """
 
     def __init__(self, storage: Storage, planned: Mapping[str, int], find: Callable[[str], bytes | None]) -> None:
-        self._storage, self._planned, self._find = storage, planned, find
+        super().__init__(storage)
+        self._planned, self._find = planned, find
         self._last: tuple[str, bytes | None] = ("", None)
-
-    @property
-    def url(self) -> str:
-        """See Storage.url."""
-        return self._storage.url
-
-    @property
-    def requests(self) -> Requests | None:
-        """See Storage.requests."""
-        return self._storage.requests
-
-    @property
-    def versions(self) -> Versions | None:
-        """See Storage.versions."""
-        return self._storage.versions
-
-    @property
-    def locks(self) -> Locks | None:
-        """See Storage.locks."""
-        return self._storage.locks
 
     def put(self, name: str, data: Sequence[Buffer]) -> None:
         """Nothing is stored."""

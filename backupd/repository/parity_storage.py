@@ -7,20 +7,22 @@ what has parity, and is not there, was not removed by us.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
 from backupd.errors import ObjectExists
 from backupd.repository import names, parity
-from backupd.storage.base import Buffer, Locks, ObjectInfo, Requests, Storage, Versions
+from backupd.storage.around import Around
+from backupd.storage.base import Buffer, Storage
 
 _WITHOUT: Final = (names.MARKS, names.NEEDS, names.PARITY, names.PROBE)
 """What is about other objects, and is no loss."""
 
 
-class ParityStorage:
-    """A Storage around another one.
+class ParityStorage(Around):
+    """A Storage around another one. What it lists has parity among it, below a prefix of its own. Parity is locked when
+    it is stored, as all is; its locks are not made longer.
 
     Args:
         per_cent: of parity for large objects, 1 to 100.
@@ -31,27 +33,8 @@ class ParityStorage:
 
     def __init__(self, storage: Storage, per_cent: int, *, whole: int = parity.WHOLE_OCTETS) -> None:
         parity.require()
-        self._storage, self._per_cent, self._whole = storage, per_cent, whole
-
-    @property
-    def url(self) -> str:
-        """See Storage.url."""
-        return self._storage.url
-
-    @property
-    def requests(self) -> Requests | None:
-        """See Storage.requests."""
-        return self._storage.requests
-
-    @property
-    def versions(self) -> Versions | None:
-        """See Storage.versions."""
-        return self._storage.versions
-
-    @property
-    def locks(self) -> Locks | None:
-        """See Storage.locks. Parity is locked when it is stored, as all is; its locks are not made longer."""
-        return self._storage.locks
+        super().__init__(storage)
+        self._per_cent, self._whole = per_cent, whole
 
     def put(self, name: str, data: Sequence[Buffer]) -> None:
         """See Storage.put. Durable when this returns are both the object and its parity."""
@@ -73,18 +56,6 @@ class ParityStorage:
 
     def _encoded(self, data: Sequence[Buffer]) -> list[Buffer]:
         return parity.encode(data, self._per_cent, whole=self._whole)
-
-    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
-        """See Storage.get."""
-        return self._storage.get(name, offset, length)
-
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """See Storage.list. Parity is among it, below a prefix of its own."""
-        return self._storage.list(prefix)
-
-    def size(self, name: str) -> int:
-        """See Storage.size."""
-        return self._storage.size(name)
 
     def delete(self, name: str) -> None:
         """See Storage.delete."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from backupd.cli.main import main
 from tests.support.dovecot import Dovecot
 from tests.support.dovecot_account import Account
 
@@ -53,6 +54,21 @@ def run(environment: dict[str, str], tmp_path: Path) -> Run:
             env=environment, cwd=tmp_path, input=stdin, capture_output=True, text=True, timeout=timeout, check=False,
         )  # fmt: skip
         return Result(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """here("audit", ...) runs the command in this process, which is quicker than starting one."""
+    monkeypatch.setenv("BACKUPD_CONFIG", str(tmp_path / "config.yaml"))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> Result:
+        capfd.readouterr()
+        code = main(arguments)
+        captured = capfd.readouterr()
+        return Result(code, captured.out, captured.err)
 
     return run
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from backupd.cli.main import main
 from tests.cli.conftest import Result, Run
 from tests.support.dovecot import Dovecot
 from tests.support.dovecot_account import Account
@@ -34,21 +33,6 @@ def first(result: Result) -> str:
     assert match, line
     assert result.code == CODES[match[1]], result
     return line
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """here("audit", ...) runs the command in this process, which is quicker than starting one."""
-    monkeypatch.setenv("BACKUPD_CONFIG", str(tmp_path / "config.yaml"))
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> Result:
-        capfd.readouterr()
-        code = main(arguments)
-        captured = capfd.readouterr()
-        return Result(code, captured.out, captured.err)
-
-    return run
 
 
 @pytest.fixture(scope="module")

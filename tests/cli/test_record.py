@@ -4,27 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-from backupd.cli.main import main
-from tests.cli.conftest import Result, Run
+from tests.cli.conftest import Run
 from tests.support.dovecot_account import Account
 from tests.support.mail import message
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """here("record", ...) runs the command in this process, which is quicker than starting one."""
-    monkeypatch.setenv("BACKUPD_CONFIG", str(tmp_path / "config.yaml"))
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> Result:
-        capfd.readouterr()
-        code = main(arguments)
-        captured = capfd.readouterr()
-        return Result(code, captured.out, captured.err)
-
-    return run
 
 
 def test_a_removal_is_seen_by_whoever_has_a_key_or_an_export(
