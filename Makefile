@@ -37,7 +37,7 @@ help: ## List everything (the default)
 		/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
-demo: $(VENV)/ready-demo ## Snapshot a mailbox, lose mail in three ways, restore it, prove it: under a minute
+demo: $(VENV)/ready-demo ## Snapshot a mailbox, lose mail in three ways, restore it, prove it
 	@$(BIN)/backupd demo
 
 ##@ To work on it

@@ -15,6 +15,9 @@ from backupd.repository import names
 from backupd.repository.repository import Repository
 from backupd.storage.base import Storage
 
+_RECORDED = "the signed record tells whether they were forgotten, and what went without is told by itself"
+_NOT_RECORDED = "pruned, repaired, or removed by somebody; an audit with a key misses those that are needed"
+
 
 class CheckRecord(Protocol):
     """Compares a repository with its record: what was removed without an entry, what is there although an entry says it
@@ -63,6 +66,7 @@ def gone(some: set[str], url: str) -> list[Finding]:
         if found:
             which = f" ({', '.join(found[:5])}{' and others' if len(found) > 5 else ''})" if noun == "snapshot" else ""
             how_many = f"{len(found):,} {noun}{'s' if len(found) > 1 else ''}"
-            what = f"{how_many} went since the last audit{which}: forgotten, pruned, or removed by somebody"
+            why = _RECORDED if prefix in (names.SNAPSHOTS, names.HOLDS, names.ERASURES) else _NOT_RECORDED
+            what = f"{how_many} went since the last audit{which}: {why}"
             findings.append(Finding(Severity.NOTE, Level.METADATA, url, what))
     return findings

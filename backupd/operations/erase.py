@@ -99,10 +99,10 @@ def erase(
 
 
 class _Prepared(NamedTuple):
-    """record: the erasure; None where there is nothing to be said. condemned: what goes. goes, packs: see the report.
+    """erasure: what is to be said; None where that is nothing. condemned: what goes. goes, packs: see the report.
     forbidden: what is kept. unlisted: messages that no snapshot lists."""
 
-    record: Erasure | None
+    erasure: Erasure | None
     condemned: Condemned
     goes: int
     packs: int
@@ -188,27 +188,27 @@ class _Erase:
     # What is to be done
 
     def _prepare(self, search: Search, survey: Survey, forbidden: dict[bytes, Match]) -> _Prepared:
-        record = self._record(search)
+        said = self._said(search)
         survey.look()
         survey.learn_parts()
         erased = self._repository.erased.now
-        if record is not None:
-            erased = erased.with_planned("planned", record)
+        if said is not None:
+            erased = erased.with_planned("planned", said)
         walked = walk(self._repository, survey, self._refs, self._stop, erased=erased)
         if not walked.is_whole:
             # What these need is not known, so whatever may be mail of somebody else stays.
             survey.need_kinds([BlobKind.PLAIN])
         left = Beside(self._repository, survey, erased, self._of_leftovers, search.shown, self._go_on).look()
         if left.messages or left.envelopes:
-            record = erasures.joined(record or self._made((), {}), left.messages, left.envelopes)
-            erased = self._repository.erased.now.with_planned("planned", record)
+            said = erasures.joined(said or self._made((), {}), left.messages, left.envelopes)
+            erased = self._repository.erased.now.with_planned("planned", said)
         condemned = condemning.condemn(survey, erased)
         there = [number for number in condemned.blobs if survey.pack_of(number).listed]
         octets = sum(survey.octets(number) for number in there)
         packs = len({survey.pack_of(each).number for each in there})
-        return _Prepared(record, condemned, octets, packs, forbidden, len(left.messages))
+        return _Prepared(said, condemned, octets, packs, forbidden, len(left.messages))
 
-    def _record(self, search: Search) -> Erasure | None:
+    def _said(self, search: Search) -> Erasure | None:
         """What is to be said; None where all is said."""
         secrets, pairs = self._repository.secrets, dict[bytes, bytes]()
         for run, numbers in search.blank.items():
@@ -254,11 +254,11 @@ class _Erase:
     def _done(self, survey: Survey, prepared: _Prepared, report: EraseReport) -> EraseReport:
         repository = self._repository
         with repository.running(None):
-            if prepared.record is not None:
+            if prepared.erasure is not None:
                 for run, numbers in self._blank.items():
                     repository.put_run(BlobKind.ENVELOPES, blanked(repository, run, numbers))
                 try:
-                    identifier, digest = repository.put_erasure(prepared.record)
+                    identifier, digest = repository.put_erasure(prepared.erasure)
                 except StorageDenied as error:
                     raise StorageDenied(
                         f"these credentials may not store erasures: {error.what}",
@@ -328,7 +328,9 @@ def _forbidden(kept: Mapping[bytes, Match]) -> Forbidden:
     last = max(kept.values(), key=lambda match: (match.until is None, match.until or datetime.min.replace(tzinfo=UTC)))
     until = f"until {last.until:%Y-%m-%d %H:%M} UTC" if last.until else "until somebody ends that"
     messages = "1 message is" if len(kept) == 1 else f"{len(kept):,} messages are"
+    others = len({match.kept_by for match in kept.values()}) - 1
+    more = f", and others keep some of them, too ({others:,})" if others else ""
     remedy = "--dry-run shows which; --what-is-allowed erases the others"
     if "locked" in last.kept_by:
         remedy += "; --although-locked erases them now, and they go when the locks end"
-    return Forbidden(f"nothing was erased, for {messages} kept, {until}", subject=last.kept_by, remedy=remedy)
+    return Forbidden(f"nothing was erased, for {messages} kept, {until}{more}", subject=last.kept_by, remedy=remedy)

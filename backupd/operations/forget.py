@@ -159,7 +159,7 @@ class _Forgetting:
         locked = {ref.name: until for ref, until in untils if until}
         doomed = [ref for ref in going if ref.name not in locked]
         if doomed and not self._dry_run:
-            record.append(self._repository, self._state, self._now, "forget", going=[ref.name for ref in doomed])
+            self._announce(doomed)
         gone: list[str] = []
 
         def forget_one(ref: SnapshotRef) -> None:
@@ -190,6 +190,17 @@ class _Forgetting:
             locked_until=max(locked.values(), default=None),
             without_rules=without_rules,
         )
+
+    def _announce(self, doomed: Sequence[SnapshotRef]) -> None:
+        """What goes is in the record before it goes."""
+        try:
+            record.append(self._repository, self._state, self._now, "forget", going=[ref.name for ref in doomed])
+        except StorageDenied as error:
+            raise StorageDenied(
+                f"nothing was forgotten, for the signed record cannot be added to: {error.what}",
+                subject=error.subject,
+                remedy="`backupd s3-policy --role pruner` prints the rights that it takes",
+            ) from error
 
     def _locked_until(self, ref: SnapshotRef) -> datetime | None:
         try:

@@ -15,6 +15,7 @@ from backupd.repository import segments
 from backupd.repository.repository import Repository
 from backupd.repository.snapshots import (
     FORMAT,
+    IMPORT,
     Loss,
     MailboxRecord,
     Origin,
@@ -134,7 +135,7 @@ class History:
         ref, digest = self._repository.store_snapshot(
             self._snapshot(identity, mailboxes, complete=complete, problems=problems, losses=losses, notes=notes)
         )
-        kind = "import" if identity.kind == "import" else "backup"
+        kind = "import" if identity.kind == IMPORT else "backup"
         self._record.stored(kind, ref, digest, self._checkpoint)
         self._drop_checkpoint()
         self.newest = ref.id

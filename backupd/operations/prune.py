@@ -14,7 +14,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 
-from backupd.errors import Overtaken, UsageError
+from backupd.errors import Overtaken, StorageDenied, UsageError
 from backupd.operations import record
 from backupd.operations.events import Observer, ignore
 from backupd.operations.prune_report import PruneReport, together
@@ -100,7 +100,25 @@ def _record(
     fewest: int,
     stop: threading.Event,
 ) -> None:
-    """Record what was done, if anything was; and keep the record itself in few objects."""
+    """Record what was done, if anything was; and keep the record itself in few objects. Raises StorageDenied."""
+    try:
+        _append(repository, state, now, report, fewest, stop)
+    except StorageDenied as error:
+        raise StorageDenied(
+            f"it was pruned, and the signed record does not tell so: {error.what}",
+            subject=error.subject,
+            remedy="`backupd s3-policy --role pruner` prints the rights that it takes",
+        ) from error
+
+
+def _append(
+    repository: Repository,
+    state: State | None,
+    now: datetime,
+    report: PruneReport,
+    fewest: int,
+    stop: threading.Event,
+) -> None:
     merged = merge(repository.storage, signer(repository.secrets), now, fewest=fewest, stopped=stop.is_set)
     done = {
         "removed": report.removed,

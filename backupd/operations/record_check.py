@@ -122,6 +122,8 @@ class _Check:
         for each in missing:
             what = f"the entry {each[:16]}, which was the last on {exported.time} by the export, is not in the record"
             self._found(Severity.CRITICAL, names.LOG, what, _BRING_BACK)
+        if not missing:
+            self._found(Severity.NOTE, names.LOG, f"the record has all that it had at the export of {exported.time}")
 
     # What is there
 

@@ -513,6 +513,16 @@ def test_what_a_hold_keeps_is_refused_and_it_says_until_when(
     assert gone().messages == dry.forbidden
 
 
+def test_a_refusal_by_one_hold_says_that_there_are_others(mixed: None, gone: Erase, repository: Repository) -> None:
+    first, second = repository.refs()
+    held = hold.add(repository, first.id, ["alice"], reason="a lawsuit", until=NOW + 30 * DAY, now=NOW)
+    hold.add(repository, second.id, ["alice"], reason="another one", until=NOW + 10 * DAY, now=NOW)
+    both = r"until 2030-07-01 00:00 UTC, and others keep some of them, too \(1\)"
+    with pytest.raises(Forbidden, match=both) as caught:
+        gone()
+    assert held.id[-8:] in str(caught.value)
+
+
 def test_a_hold_that_is_over_or_of_another_account_forbids_nothing(
     mixed: None, gone: Erase, repository: Repository
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from backupd.errors import StorageDenied, UsageError
 from backupd.operations import hold, record, record_export, record_listing
-from backupd.operations.audit_report import Finding, Severity
+from backupd.operations.audit_report import Finding, Level, Severity
 from backupd.operations.copy import copy
 from backupd.operations.forget import forget, forget_snapshots
 from backupd.operations.prune import prune
@@ -35,6 +35,11 @@ LAST = {"alice": Rules(keep_last=1)}
 
 def flip(data: bytes, place: int) -> bytes:
     return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
+def agrees(exported: record_export.Export) -> Finding:
+    what = f"the record has all that it had at the export of {exported.time}"
+    return Finding(Severity.NOTE, Level.METADATA, names.LOG, what)
 
 
 class Site:
@@ -273,11 +278,12 @@ def test_a_host_without_a_key_checks_the_record_by_an_export(site: Site, state: 
     exported = record_export.parse(record_listing.exported(site.repository, site.state, NOW).text, "a file")
     assert checker(None, {})(site.storage, None, deep=True) is None
     check = checker(None, {}, exported=exported)
-    assert check(site.storage, None, deep=True) == []
+    assert check(site.storage, None, deep=True) == [agrees(exported)]
     name = site.snapshots[0]
     site.storage.delete(name)
-    found = check(site.storage, None, deep=True) or []
-    assert [(each.severity, each.subject, each.account) for each in found] == [(Severity.CRITICAL, name, "")]
+    first, *others = check(site.storage, None, deep=True) or []
+    assert (first.severity, first.subject, first.account) == (Severity.CRITICAL, name, "")
+    assert others == [agrees(exported)]
 
 
 def test_an_export_of_another_repository_is_told(site: Site) -> None:
@@ -357,7 +363,8 @@ def test_many_small_pieces_become_one_and_every_signature_stays(many: Site) -> N
     assert (done.objects, done.into, done.removed) == (43, 1, 43)
     assert len(many.log) == 1
     assert record_listing.listed(many.repository, {}) == before
-    assert many.found() == many.found(many.state) == many.found(exported=exported) == []
+    assert many.found() == many.found(many.state) == []
+    assert many.found(exported=exported) == [agrees(exported)]
 
 
 def test_a_piece_that_cannot_be_believed_is_not_merged_and_stays_to_be_told(many: Site) -> None:
@@ -417,3 +424,28 @@ def test_what_was_written_in_one_millisecond_is_listed_in_its_order(site: Site) 
         record.append(site.repository, site.state, NOW, "audit", counts={"n": number})
     lines = record_listing.listed(site.repository, {})
     assert [line.counts["n"] for line in lines if line.kind == "audit"] == list(range(12))
+
+
+def denied(name: str) -> None:
+    if name.startswith(names.LOG):
+        raise StorageDenied("these credentials may not", subject=name)
+
+
+def test_where_the_record_may_not_be_added_to_nothing_is_forgotten_and_a_prune_says_so(site: Site) -> None:
+    """Credentials of before there was a record."""
+    site.storage.before_put = denied
+    with pytest.raises(StorageDenied, match=r"nothing was forgotten, .*s3-policy --role pruner"):
+        forget(site.repository, LAST, state=site.state, now=NOW)
+    assert set(site.snapshots) <= site.storage.objects.keys()
+    site.storage.before_put = lambda _name: None
+    forget(site.repository, LAST, state=site.state, now=NOW)
+    site.storage.before_put = denied
+    with pytest.raises(StorageDenied, match=r"it was pruned, and the signed record does not tell so: .*--role pruner"):
+        prune(site.repository, state=site.state, now=NOW, fewest=2)
+    site.storage.before_put = lambda _name: None
+    assert site.grave() == []
+
+
+def test_an_export_that_agrees_is_told(site: Site) -> None:
+    exported = record_listing.exported(site.repository, site.state, NOW)
+    assert site.found(exported=exported) == [agrees(exported)]

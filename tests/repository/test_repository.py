@@ -196,6 +196,15 @@ class TestSlots:
         with pytest.raises(WrongKey, match="altered"):
             unlock(storage, PASSPHRASE)
 
+    @pytest.mark.parametrize(("key", "value"), [("id", "v" * 32), ("id", "00"), ("public_key", "AAAA")])
+    def test_a_description_whose_id_or_key_cannot_be_one_is_damaged(
+        self, storage: MemoryStorage, secrets: Secrets, key: str, value: str
+    ) -> None:
+        spoilt = json.loads(storage.objects["repository.json"]) | {key: value}
+        storage.objects["repository.json"] = json.dumps(spoilt).encode()
+        with pytest.raises(Damaged, match="makes no sense"):
+            describe(storage)
+
     def test_a_repository_is_not_made_over_another(self, storage: MemoryStorage, secrets: Secrets) -> None:
         with pytest.raises(UsageError):
             create(storage, PASSPHRASE, argon2=CHEAP)
