@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,7 +23,7 @@ from backupd.config.sections import AccountName, Address, FilePath, Seconds, Sec
 from backupd.config.servers import ImapConfig, Pop3Config
 from backupd.config.sizes import Rate, Size
 from backupd.config.telling import LogConfig, NotifyConfig, PingsConfig
-from backupd.config.times import Duration, Schedule
+from backupd.config.times import Duration, Objective, Schedule, usual_objective
 from backupd.errors import ConfigError, UsageError
 
 Count = Annotated[int, Field(ge=0, le=100_000)]
@@ -197,8 +198,8 @@ class AccountConfig(Section):
     """With "continuous": mailboxes whose changes are waited for, where the server cannot tell of all (no NOTIFY)."""
     poll: Duration = timedelta(minutes=15)
     """With "continuous": how often all mailboxes are looked at besides."""
-    objective: Duration | None = None
-    """Oldest acceptable snapshot, such as 1h; status and audit say when it is missed."""
+    objective: Objective | None = None
+    """Oldest acceptable snapshot, in place of the default; status and audit say when it is missed."""
     retention: Retention | None = None
     """How long this account's snapshots are kept, in place of the default; {} keeps all."""
 
@@ -226,6 +227,9 @@ class Config(Section):
     """Most that all connections to mail servers take together in a second, in each direction, such as 10MB."""
     schedule: Schedule = "every 15 minutes"
     """When the daemon takes snapshots of accounts that have no schedule of their own."""
+    objective: Objective | None = None
+    """Oldest acceptable snapshot, such as 1h, or none; by default a day more than the schedule leaves between two runs,
+    and at least two days."""
     quiet_hours: tuple[Hours, ...] = Field(default=(), strict=False)
     """Hours of the day, such as 08:00-18:00, in which the daemon begins nothing by itself."""
     maintenance: Maintenance = Maintenance()
@@ -297,6 +301,18 @@ class Config(Section):
             known = ", ".join(self.accounts) or "none"
             raise UsageError("no such account in the configuration", subject=name, remedy=f"there are: {known}")
         return self.accounts[name]
+
+
+    def objectives(self, names: Iterable[str] | None = None) -> dict[str, timedelta | None]:
+        """How old the newest backup of each of these accounts may be, or of all; None where nobody cares.
+
+        Raises UsageError for a name that there is not.
+        """
+        return {name: self._objective(self.account(name)) for name in (self.accounts if names is None else names)}
+
+    def _objective(self, account: AccountConfig) -> timedelta | None:
+        wanted = account.objective or self.objective or usual_objective(account.schedule or self.schedule)
+        return None if wanted == "none" else wanted
 
 
 def _readable_by_others(path: Path) -> bool:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 _DURATION = re.compile(r"(\d{1,9})\s*(s|min|m|h|d|w)\Z", re.ASCII)
 _EVERY = re.compile(r"every ([1-9]\d{0,4} )?(second|minute|hour|day|week)s?\Z", re.ASCII)
+_UNITS_OF_SCHEDULES = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}
 _STEP = re.compile(r"(\*|\w+(?:-\w+)?)(?:/([1-9]\d{0,2}))?\Z", re.ASCII)
 _LONGEST = timedelta(days=36_500)  # "now" minus this is still a date
+_DAY = timedelta(days=1)
 
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -34,6 +36,36 @@ def duration(value: object) -> timedelta:
     if not 0 < seconds <= _LONGEST.total_seconds():
         raise ValueError("not a useful length of time; write more than nothing and at most 36500d")
     return timedelta(seconds=seconds)
+
+
+def objective(value: object) -> timedelta | Literal["none"]:
+    """1h, or none. Raises ValueError for anything else."""
+    return "none" if value == "none" else duration(value)
+
+
+def interval(schedule: str) -> timedelta | None:
+    """The length of an "every ..." schedule; None for any other."""
+    match = _EVERY.match(schedule)
+    return timedelta(seconds=int(match[1] or 1) * _UNITS_OF_SCHEDULES[match[2]]) if match else None
+
+
+def usual_objective(schedule: str) -> timedelta:
+    """How old a backup may be that is taken on this schedule, where nobody says: a day more than the schedule may leave
+    between two runs, and two days at the least; so that a night without a server alarms nobody, and a second one does.
+    """
+    if (every := interval(schedule)) is not None:
+        return max(every, _DAY) + _DAY
+    if schedule == "continuous":
+        return 2 * _DAY
+    _, _, day, month, weekday = schedule.split()
+    if not month.startswith("*"):
+        return timedelta(days=367) + _DAY
+    # A day of the month and a day of the week: cron is content with either.
+    gaps = [timedelta(days=7)] if not weekday.startswith("*") else []
+    gaps += [timedelta(days=31)] if not day.startswith("*") else []
+    if "*/" in day or "*/" in weekday:
+        gaps = [timedelta(days=31)]
+    return min(gaps, default=_DAY) + _DAY
 
 
 def schedule(value: str) -> str:
@@ -66,3 +98,7 @@ Duration = Annotated[
     BeforeValidator(duration, json_schema_input_type=Annotated[str, Field(pattern=r"^\d+ *(s|min|m|h|d|w)$")]),
 ]
 Schedule = Annotated[str, AfterValidator(schedule)]
+Objective = Annotated[
+    timedelta | Literal["none"],
+    BeforeValidator(objective, json_schema_input_type=Annotated[str, Field(pattern=r"^(\d+ *(s|min|m|h|d|w)|none)$")]),
+]

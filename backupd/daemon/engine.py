@@ -212,11 +212,10 @@ class Engine:
 
     def overdue(self) -> list[Live]:
         """Accounts that are older than their objective."""
-        now = self._clock()
+        now, objectives = self._clock(), self._config.objectives()
         found = []
         for live in self.board.accounts():
-            account = self._config.accounts.get(live.account)
-            objective = account.objective if account else None
+            objective = objectives.get(live.account)
             age = age_of(live.last_good, now)
             if objective and (age is None or age > objective):
                 found.append(live)
@@ -244,9 +243,8 @@ class Engine:
         """What the weekly summary sums up. Raises StorageError."""
         repository = self._accounts.take()
         try:
-            objectives = {name: account.objective for name, account in self._config.accounts.items()}
             jobs = {job.name: f"{job.outcome}: {job.text}" for job in self.board.jobs() if job.outcome}
-            return gather(repository, self.state, objectives, begins, ends, jobs)
+            return gather(repository, self.state, self._config.objectives(), begins, ends, jobs)
         finally:
             self._accounts.give_back(repository, failed=False)
 

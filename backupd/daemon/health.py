@@ -98,7 +98,7 @@ class Health:
         self._config = config
 
     def _objectives(self) -> dict[str, timedelta | None]:
-        return {name: account.objective for name, account in self._config.accounts.items()}
+        return self._config.objectives()
 
     def _quiet(self) -> datetime | None:
         return self._engine.quiet_until() if self._engine else None

@@ -99,8 +99,9 @@ class Notifying:
         self._missed = set(late)
 
     def _objective(self, account: str) -> float | None:
-        found = self._config().accounts.get(account)
-        return found.objective.total_seconds() if found and found.objective else None
+        config = self._config()
+        found = config.objectives([account])[account] if account in config.accounts else None
+        return found.total_seconds() if found else None
 
     def _place(self, account: str, cause: Cause) -> str:
         config = self._config()

@@ -119,7 +119,7 @@ class Tasks:
     def _audit(self, wanted: AuditJob, stop: threading.Event) -> str:
         wish = Wish(
             level=Level(wanted.level),
-            objectives={name: account.objective for name, account in self._config.accounts.items()},
+            objectives=self._config.objectives(),
             budget=wanted.budget / 100 if wanted.budget else None,
         )
         config, storage = self._config, open_repository_storage(self._config)

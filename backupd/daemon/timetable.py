@@ -6,7 +6,6 @@ What people write in cron lines means here what cron does with it, which is not 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import datetime, time, timedelta, tzinfo
 from typing import NamedTuple
@@ -16,18 +15,12 @@ from apscheduler.triggers.combining import OrTrigger
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
+from backupd.config.times import interval
+
 CONTINUOUS = "continuous"
-_EVERY = re.compile(r"every (?:(\d+) )?(second|minute|hour|day|week)s?")
-_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat", "sun")
 MOST_JITTER = 60.0
 """Seconds by which a run may be late or early, so that not all accounts of a server begin in the same second."""
-
-
-def interval(schedule: str) -> timedelta | None:
-    """The length of an "every ..." schedule; None for any other."""
-    match = _EVERY.fullmatch(schedule)
-    return timedelta(seconds=int(match[1] or 1) * _SECONDS[match[2]]) if match else None
 
 
 def trigger(schedule: str, zone: tzinfo, *, last: datetime | None, now: datetime, place: float = 0.0) -> BaseTrigger:

@@ -77,6 +77,41 @@ def test_a_schedule_is_a_sentence_or_a_cron_line(tmp_path: Path, text: str) -> N
     assert loaded.account("alice").schedule == text
 
 
+@pytest.mark.parametrize(
+    ("schedule", "days"),
+    [
+        ("every 15 minutes", 2),
+        ("every 3 days", 4),
+        ("every week", 8),
+        ("continuous", 2),
+        ("0 3 * * *", 2),
+        ("*/15 8-18 * * *", 2),
+        ("0 3 * * mon-fri", 8),
+        ("0 3 1 * *", 32),
+        ("0 3 1 * sun", 8),
+        ("0 3 */2 * *", 32),
+        ("0 3 1 1 *", 368),
+    ],
+)
+def test_without_an_objective_a_backup_may_be_a_day_older_than_its_schedule_leaves_it(
+    tmp_path: Path, schedule: str, days: int
+) -> None:
+    loaded = config.load(write(tmp_path, changed("objective: 1h", f'schedule: "{schedule}"')))
+    assert loaded.objectives() == {"alice": timedelta(days=days)}
+
+
+def test_the_objective_of_an_account_goes_before_that_of_all(tmp_path: Path) -> None:
+    def objective(text: str, ours: str = "") -> timedelta | None:
+        written = changed("objective: 1h", f"mailboxes: {{}}\n    {ours}".rstrip() + f"\n{text}")
+        return config.load(write(tmp_path, written)).objectives(["alice"])["alice"]
+
+    assert objective("objective: 3h") == timedelta(hours=3)
+    assert objective("objective: 3h", "objective: 1h") == timedelta(hours=1)
+    assert objective("objective: 3h", "objective: none") is None
+    assert objective("objective: none") is None
+    assert objective("objective: none", "objective: 1h") == timedelta(hours=1)
+
+
 def test_relative_paths_start_at_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = changed("/srv/backup", "store/mail").replace("/var/lib/backupd", "state")
     text = text.replace("host:", "ca_file: ca.pem, host:")

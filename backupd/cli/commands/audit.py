@@ -111,11 +111,10 @@ def _wish(
     from backupd.operations.find_snapshot import moment
 
     config = context.config
-    chosen = {name: config.account(name) for name in accounts} if accounts else config.accounts
     usual = Level.STORAGE if config.repository.keyless else Level.METADATA
     return Wish(
         level=Level(level) if level else usual,
-        objectives={name: each.objective for name, each in chosen.items()},
+        objectives=config.objectives(accounts or None),
         alone=bool(accounts),
         budget=_share(budget) if budget is not None else None,
         since=moment(since) if since is not None else None,

@@ -109,7 +109,7 @@ def _from_repository(context: Context, accounts: Sequence[str]) -> Report:
     from backupd.daemon.report import without_daemon
     from backupd.operations.status import status
 
-    objectives = {name: context.config.account(name).objective for name in accounts or context.config.accounts}
+    objectives = context.config.objectives(accounts or None)
     with context.repository() as repository, context.state() as state:
         return without_daemon(status(repository, state, objectives, datetime.now(UTC)))
 
