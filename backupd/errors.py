@@ -119,6 +119,10 @@ class StorageError(BackupdError):
     """The place where the repository lives did not do what was asked."""
 
 
+class StateDamaged(StorageError):
+    """The database of the local state is damaged. It is a cache: nothing of the repository is lost with it."""
+
+
 class ObjectMissing(StorageError):
     """No object of that name."""
 

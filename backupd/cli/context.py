@@ -9,18 +9,18 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from cyclopts import Parameter
 
 from backupd.cli import output
-from backupd.errors import BackupdError, UsageError
+from backupd.errors import BackupdError, Busy, StateDamaged, UsageError
 
 if TYPE_CHECKING:
     from backupd.config import Config
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from backupd.repository.repository import Repository
     from backupd.repository.snapshots import Snapshot, SnapshotRef
     from backupd.storage.base import Storage
+
+Opened = TypeVar("Opened")
 
 INTERRUPTED = 130
 _SHOW_CURSOR = "\x1b[?25h"
@@ -89,7 +91,8 @@ class Context:
         """The configured repository, for the caller to close. Raises NoRepository, WrongKey, ConfigError."""
         from backupd.operations.opening import open_repository
 
-        return open_repository(self.config, self.storage())
+        storage = self.storage()
+        return self._with_state(lambda: open_repository(self.config, storage))
 
     @contextmanager
     def repository(self) -> Iterator[Repository]:
@@ -116,11 +119,30 @@ class Context:
         """The state directory, open. Raises StorageDenied, StorageFull."""
         from backupd.operations.opening import open_state
 
-        state = open_state(self.config)
+        state = self._with_state(lambda: open_state(self.config))
         try:
             yield state
         finally:
             state.close()
+
+    def _with_state(self, open_it: Callable[[], Opened]) -> Opened:
+        """Open what needs the state; where that is damaged, it is begun anew, for nobody should have to wait for a
+        cache to be mended before a restore. Raises what opening raises."""
+        from backupd.operations.state_files import daemon_lock, set_aside_damaged
+
+        try:
+            return open_it()
+        except StateDamaged as error:
+            folder = Path(self.config.state_dir)
+            try:
+                with daemon_lock(folder):
+                    aside = set_aside_damaged(folder)
+            except Busy:  # the daemon has it open, and does this at its next start
+                raise error from None
+            if aside is None:
+                raise
+            self.note(f"{error.what}; it is begun anew, and the damaged one is {aside}")
+            return open_it()
 
     def find(self, repository: Repository, text: str) -> tuple[SnapshotRef, Snapshot]:
         """The snapshot that is meant; whoever meant an incomplete one is told. Raises UsageError."""

@@ -15,7 +15,7 @@ from backupd.daemon.asked import CONTROL_SOCKET, Trigger, Triggered
 from backupd.daemon.report import Report
 from backupd.daemon.sockets import reachable
 from backupd.errors import BackupdError, NoDaemon, UsageError
-from backupd.operations.state import DAEMON_LOCK
+from backupd.operations.state_files import DAEMON_LOCK
 
 SECONDS = 15.0
 RELOAD_SECONDS = 150.0

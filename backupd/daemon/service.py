@@ -25,9 +25,11 @@ from backupd.errors import BackupdError, StorageDenied, StorageUnavailable, Tran
 from backupd.operations.notices.notifier import Notifier
 from backupd.operations.notices.weekly import Week
 from backupd.operations.opening import open_state
+from backupd.operations.state_files import daemon_lock, set_aside_damaged
 
 if TYPE_CHECKING:
     from backupd.config import Config
+    from backupd.operations.state import State
 
 TICK_SECONDS = 1.0
 PLANS_SECONDS = 10.0
@@ -83,8 +85,8 @@ class Service:
             self._config = config = self._load()
             logs.set_up(config.log.format, config.log.level)
             with (
-                closing(open_state(config)) as state,
-                state.daemon_lock() as state_is_there,
+                daemon_lock(config.state_dir) as state_is_there,
+                closing(self._state(config)) as state,
                 self._asked(config) as health,
                 closing(Notifier(state, config, summary_of=self._week, log=structlog.get_logger("backupd.notices")))
                 as notifier,
@@ -141,6 +143,13 @@ class Service:
 
     def _asked(self, config: Config) -> Health:
         return Health(config, self, alive=self.pulse.healthy)
+
+    def _state(self, config: Config) -> State:
+        """The state; begun anew where it is damaged, which else only backups would find that fail of it."""
+        self._supervisor.extend(OPEN_SECONDS)
+        if (aside := set_aside_damaged(config.state_dir)) is not None:
+            log.error("the state was damaged, and is begun anew", damaged=str(aside))
+        return open_state(config)
 
     def _open(self, config: Config, health: Health, told: Notifying, notifier: Notifier) -> Engine | None:
         """The engine, however long the repository cannot be reached; None when told to end meanwhile."""

@@ -23,6 +23,7 @@ from backupd.operations.pull_delete import Deletion
 from backupd.operations.record import Recorder
 from backupd.operations.selection import EVERYTHING, Selection
 from backupd.operations.state import Outcome, Run, State
+from backupd.operations.state_files import account_lock
 from backupd.operations.stopping import Stop
 from backupd.repository.repository import Repository
 from backupd.repository.snapshots import timestamp
@@ -143,7 +144,7 @@ def recorded(
 
     imported: the mail is not the server's, so that the account is no fresher for it.
     """
-    with state.account_lock(account):
+    with account_lock(state.folder, account):
         started = clock()
         record = Recorder(repository, state, clock)
         history = History(repository, account, started, clock, record)

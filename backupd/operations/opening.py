@@ -127,7 +127,7 @@ def open_repository(config: Config, storage: Storage) -> Repository:
 
 
 def open_state(config: Config) -> State:
-    """The state directory. Raises StorageDenied, StorageFull."""
+    """The state directory. Raises StateDamaged, StorageDenied, StorageFull."""
     return State(Path(config.state_dir))
 
 

@@ -1,5 +1,5 @@
 """Local state: the history of runs and audits, what buckets were asked for, what servers call known messages, the
-journal of restores, and locks.
+journal of restores.
 
 All of it is a cache or a record for people; the repository does not need it. The index cache of the repository lives in
 the same file (backupd/repository/index_cache.py), in tables of its own.
@@ -7,12 +7,10 @@ the same file (backupd/repository/index_cache.py), in tables of its own.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -20,9 +18,9 @@ from typing import Literal
 
 import msgspec
 
-from backupd.errors import Busy
 from backupd.operations.audit_state import AUDIT_SCHEMA, AuditState
 from backupd.operations.record_state import RECORD_SCHEMA, RecordState
+from backupd.operations.state_files import DATABASE
 from backupd.repository.index_cache import sqlite_error
 from backupd.repository.runs import MessageRow
 from backupd.storage.base import Requests
@@ -59,9 +57,6 @@ CREATE TABLE IF NOT EXISTS pause (
     WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS kept (kind TEXT, name TEXT, value BLOB NOT NULL, PRIMARY KEY (kind, name)) WITHOUT ROWID;
 """
-_FILE = "state.sqlite"
-DAEMON_LOCK = ".daemon"
-"""No account's name begins with a dot."""
 _RUNS_KEPT = 1000
 """Of an account."""
 _DAYS_KEPT = 30
@@ -101,9 +96,9 @@ class State(AuditState, RecordState):
     """The state directory. Safe to use from several threads and several processes."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises StorageDenied, StorageFull, or StorageError when it is damaged."""
+        """Raises StorageDenied, StorageFull, StateDamaged."""
         self.folder = folder
-        self.path = folder / _FILE
+        self.path = folder / DATABASE
         self._lock = threading.Lock()
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -340,52 +335,3 @@ class State(AuditState, RecordState):
         """The restore is complete: forget how it came about."""
         self._write("DELETE FROM restore_written WHERE target=?", [(target,)])
         self._write("DELETE FROM restore_mailbox WHERE target=?", [(target,)])
-
-    # Locks
-
-    @contextmanager
-    def account_lock(self, account: str) -> Iterator[None]:
-        """Only one backup of an account at a time. The lock goes with the process, however it ends. Raises Busy."""
-        busy = Busy("another backup of this account is running", subject=account, remedy="wait until it has ended")
-        with self._lock_file(f"{account}.lock", busy):
-            yield
-
-    @contextmanager
-    def daemon_lock(self) -> Iterator[Callable[[], bool]]:
-        """Only one daemon works with this state. The lock goes with the process, however it ends. Raises Busy.
-
-        Gives what tells whether this is still the state that everybody else finds: it may be removed meanwhile, or
-        another folder be mounted over it.
-        """
-        busy = Busy(
-            "another daemon runs with this state_dir", subject=str(self.folder), remedy="end it first, or leave it be"
-        )
-        with self._lock_file(DAEMON_LOCK, busy) as descriptor:
-            ours, place = os.fstat(descriptor), self.folder / "locks" / DAEMON_LOCK
-
-            def is_there() -> bool:
-                try:
-                    return os.path.samestat(ours, place.stat())
-                except (FileNotFoundError, NotADirectoryError):
-                    return False
-                except OSError:  # nobody can tell: the next run will say what is wrong
-                    return True
-
-            yield is_there
-
-    @contextmanager
-    def _lock_file(self, name: str, busy: Busy) -> Iterator[int]:
-        folder = self.folder / "locks"
-        try:
-            folder.mkdir(exist_ok=True, mode=0o700)
-            descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise sqlite_error(error, self.folder) from error
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise busy from None
-            yield descriptor
-        finally:
-            os.close(descriptor)

@@ -15,7 +15,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from backupd.errors import StorageDenied, StorageError, StorageFull
+from backupd.errors import StateDamaged, StorageDenied, StorageError, StorageFull
 from backupd.repository.blob_filter import BlobFilter
 from backupd.repository.index import PackEntry
 
@@ -57,13 +57,18 @@ def sqlite_error(error: OSError | sqlite3.Error, place: Path | str) -> StorageEr
     text, where = str(error), str(place)
     if "full" in text or "No space" in text or "File too large" in text:
         return StorageFull("no space for the state", subject=where, remedy="free some space, or move state_dir")
-    if "malformed" in text or "not a database" in text:
-        return StorageError(
+    if is_damage(error):
+        return StateDamaged(
             f"the state is damaged: {text}",
             subject=where,
-            remedy="end what uses it, and remove state.sqlite* there: the next run builds it anew",
+            remedy="restart the daemon, or end what uses it and remove state.sqlite* there: it is built anew",
         )
     return StorageDenied(f"the state cannot be kept: {text}", subject=where, remedy="check state_dir's owner")
+
+
+def is_damage(error: OSError | sqlite3.Error) -> bool:
+    """Whether the database itself is damaged, so that it has to be made anew."""
+    return "malformed" in str(error) or "not a database" in str(error)
 
 
 class Location(NamedTuple):

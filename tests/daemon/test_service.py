@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from backupd.operations.state_files import daemon_lock
 from tests.conftest import StartDovecot
 from tests.support.command import SECONDS, Place, imap, kill, mail_of
 from tests.support.daemon import Daemon, configure, running, until
@@ -128,6 +129,31 @@ def test_a_state_that_is_removed_ends_it_with_a_line_and_the_next_start_builds_i
     with running(place) as again:
         again.says("backed up", "alice", "new=1")
     assert place.restored("alice@latest") == mail_of(alice)
+
+
+def test_a_state_that_is_damaged_is_begun_anew_by_whoever_opens_it_next(place: Place, dovecot: Dovecot) -> None:
+    alice = dovecot.account()
+    alice.append("INBOX", message("first"))
+    configure(place, {"alice": alice})
+    place.done("backup", "alice")
+    database = place.state / "state.sqlite"
+
+    database.write_bytes(b"damaged " * 4096)
+    result = place.run("ls", "alice@latest")
+    assert result.code == 0, result
+    assert f"begun anew, and the damaged one is {database}.damaged" in result.err
+
+    content = bytearray(database.read_bytes())
+    content[8192:12288] = bytes(range(256)) * 16  # not what is read when it is opened
+    database.write_bytes(content)
+    alice.append("INBOX", message("second"))
+    with running(place) as daemon:
+        daemon.says("the state was damaged, and is begun anew")
+        daemon.says("backed up", "alice", "new=1")
+    # What a daemon has open nobody else moves away.
+    with daemon_lock(place.state):
+        database.write_bytes(b"damaged " * 4096)
+        place.failed(1, "snapshots", saying=["the state is damaged", "restart the daemon"])
 
 
 def test_told_to_end_it_writes_a_checkpoint_and_goes_on_from_there(place: Place, dovecot: Dovecot) -> None:

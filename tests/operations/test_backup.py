@@ -14,6 +14,7 @@ from backupd.operations.backup import backup
 from backupd.operations.messages import MessageStore
 from backupd.operations.selection import Selection
 from backupd.operations.state import State
+from backupd.operations.state_files import account_lock
 from backupd.repository import mending, runs, segments
 from backupd.repository.keys import Secrets
 from backupd.repository.pack_writer import Sizes
@@ -386,7 +387,7 @@ class TestInterruption:
     def test_a_second_backup_of_the_same_account_is_told_that_one_is_running(
         self, take: Backup, state: State, tmp_path: Path
     ) -> None:
-        with State(tmp_path / "state").account_lock("alice"), pytest.raises(Busy) as caught:
+        with account_lock(tmp_path / "state", "alice"), pytest.raises(Busy) as caught:
             take()
         assert caught.value.exit_code == 11
 

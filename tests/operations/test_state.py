@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from backupd.errors import Busy, StorageDenied
+from backupd.errors import StorageDenied
 from backupd.operations.restore_plan import rewritten_by_the_server
 from backupd.operations.state import Journal, Run, State
 
@@ -46,34 +46,10 @@ def test_what_a_server_rewrote_is_told_from_what_was_deleted(
     assert rewritten_by_the_server(Journal(10, frozenset({1, 2})), recognised, strangers) == found
 
 
-def test_two_backups_of_one_account_exclude_each_other_and_others_do_not(state: State, tmp_path: Path) -> None:
-    other = State(tmp_path / "state")
-    with state.account_lock("alice"):
-        with other.account_lock("bob"):
-            pass
-        with pytest.raises(Busy), other.account_lock("alice"):
-            pass
-    with other.account_lock("alice"):
-        pass
-    other.close()
-
-
 def test_a_folder_that_cannot_be_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageDenied, match="state_dir"):
         State(tmp_path / "file" / "state")
-
-
-def test_only_one_daemon_works_with_a_state(state: State) -> None:
-    other = State(state.folder)
-    with state.daemon_lock():
-        with other.account_lock("daemon"):
-            pass
-        with pytest.raises(Busy, match="another daemon runs"), other.daemon_lock():
-            pass
-    with other.daemon_lock():
-        pass
-    other.close()
 
 
 def test_what_is_kept_of_a_thing_replaces_what_was(state: State) -> None:

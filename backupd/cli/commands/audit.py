@@ -134,18 +134,13 @@ def _share(text: str) -> float:
 @contextmanager
 def _state(context: Context) -> Iterator[State | None]:
     """The state directory; None where it cannot be had, for what is in the repository can be judged without it."""
-    from backupd.operations.opening import open_state
-
-    try:
-        state = open_state(context.config)
-    except StorageError as error:
-        context.note(f"{error}; going on without what earlier runs left")
-        yield None
-        return
-    try:
+    with ExitStack() as opened:
+        state = None
+        try:
+            state = opened.enter_context(context.state())
+        except StorageError as error:
+            context.note(f"{error}; going on without what earlier runs left")
         yield state
-    finally:
-        state.close()
 
 
 def _opener(context: Context, storage: Storage, state: State | None, stack: ExitStack) -> Callable[[], Repository]:
