@@ -5,6 +5,7 @@ board knows beside it. Nothing here asks a server or reads the repository.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -119,6 +120,16 @@ def utc() -> datetime:
     return datetime.now(UTC)
 
 
+def stopwatch() -> Callable[[], float]:
+    """Seconds from now on, also those that the machine sleeps, by a clock that nobody sets."""
+
+    def clock() -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    began = clock()
+    return lambda: clock() - began
+
+
 @dataclass(frozen=True)
 class Facts:
     """Where what is told comes from. All of it may be asked from any thread, at any time, and at once.
@@ -126,7 +137,7 @@ class Facts:
     objectives: of the accounts that are configured, in order. not_ready: why no work can be done, empty when it can.
     alive: whether the main loop advances. stored: what the repository holds; None while it is not open. quiet: when the
     quiet hours end that it is now. plans: brings up to date what the board says of next runs. tokens: by account, when
-    the right to log in runs out. audits: the last of each level.
+    the right to log in runs out. audits: the last of each level. up: seconds since the daemon began.
     """
 
     board: Callable[[], Board]
@@ -141,7 +152,7 @@ class Facts:
     tokens: Callable[[], Mapping[str, datetime]] = dict
     audits: Callable[[], Sequence[LastAudit]] = tuple
     clock: Callable[[], datetime] = utc
-    since: datetime = field(default_factory=utc)
+    up: Callable[[], float] = field(default_factory=stopwatch)
 
     def report(self, wanted: Collection[str] = ()) -> Report:
         """How everything stands, or only these accounts."""
@@ -161,7 +172,7 @@ class Facts:
             daemon=DaemonReport(
                 pid=os.getpid(),
                 version=__version__,
-                since=self.since,
+                since=now - timedelta(seconds=self.up()),
                 time=now,
                 not_ready=self.not_ready(),
                 alive=self.alive(),

@@ -81,6 +81,7 @@ class Service:
         Raises ConfigError, NoRepository, WrongKey, StorageError when it cannot begin.
         """
         before = {number: signal.signal(number, self._signalled) for number in _SIGNALS}
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         try:
             self._config = config = self._load()
             logs.set_up(config.log.format, config.log.level)

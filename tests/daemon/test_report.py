@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
-from backupd.daemon.report import AccountReport, Facts, LastAudit, Report, last_audits
+from backupd.daemon.report import AccountReport, Facts, LastAudit, Report, last_audits, stopwatch
 from backupd.operations.status import Level
 from tests.support.daemon_facts import HOUR, MINUTE, NOW, facts
 
@@ -99,3 +99,10 @@ def test_of_audits_the_last_of_each_level_counts() -> None:
     end = NOW + timedelta(seconds=90)
     assert last_audits(audits) == [LastAudit("storage", end, 1, 90), LastAudit("metadata", end, 3, 90)]
     assert last_audits([]) == []
+
+
+def test_how_long_the_daemon_runs_does_not_change_with_the_clock(everything: Facts) -> None:
+    later = replace(everything, clock=lambda: NOW + timedelta(days=365), up=stopwatch())
+    daemon = later.report().daemon
+    assert daemon
+    assert timedelta(0) <= daemon.time - daemon.since < 5 * MINUTE

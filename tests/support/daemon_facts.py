@@ -71,7 +71,7 @@ def facts(folder: Path, *, made: Board | None = None) -> Facts:
         tokens=lambda: {"fine": NOW + timedelta(days=30)},
         audits=_audits,
         clock=lambda: NOW,
-        since=NOW - 30 * HOUR,
+        up=(30 * HOUR).total_seconds,
     )
 
 

@@ -12,7 +12,11 @@ def command(*, context: Here) -> int:
     """
     import faulthandler
     import os
+    import signal
     import sys
+
+    # Until the service listens, these two would end the process.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP, signal.SIGUSR1])
 
     import structlog
 
