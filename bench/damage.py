@@ -26,12 +26,13 @@ from typing import NamedTuple
 
 from backupd.errors import BackupdError
 from backupd.operations.audit import Means, Wish, audit
-from backupd.operations.audit_report import AuditReport, Level
+from backupd.operations.audit_report import AuditReport, Level, Severity
+from backupd.operations.record_check import checker
 from backupd.operations.state import State
 from backupd.repository import names
 from backupd.repository.keys import Role
 from backupd.repository.repository import Repository, unlock
-from bench.damaged import ACCOUNTS, KINDS, NOON, OBJECTS, PASSPHRASE, Harm, Place, Repo, build, harm, readable
+from bench.damaged import ACCOUNTS, KINDS, NOON, OBJECTS, PASSPHRASE, Harm, Place, Repo, build, harm, listed, readable
 from bench.figures import between
 from bench.healed import HELPS, Healing, Outcome, heal
 from bench.healed import table as healed_table
@@ -46,22 +47,27 @@ STORAGE, WRITER, READER, CONTENT, AGAIN = AUDITS = (
     "content, reader",
     "content, reader, not the first",
 )
-"""The last one is by a machine that made the backups, and audited the repository before it was harmed."""
+"""The first is by a host that has an export of the record. The last one is by a machine that made the backups, and
+audited the repository before it was harmed."""
 
 _PROVED_BY_NAME = frozenset({"bit", "cut", "empty", "longer", "swapped", "copied", "forged", "replaced"})
-_BY_NAME = ("pack", "index", "snapshot", "hold", "mark")
+_BY_NAME = ("pack", "index", "snapshot", "hold", "mark", "need", "erasure", "record", "parity")
+_RECORDED = ("snapshot", "hold", "erasure")
+_WENT, _CAME_BACK = frozenset({"removed"}), frozenset({"replayed"})
 
 CLAIMS: dict[str, dict[str, frozenset[str]]] = {
     STORAGE: {
         **dict.fromkeys(_BY_NAME, _PROVED_BY_NAME),
+        **dict.fromkeys(_RECORDED, _PROVED_BY_NAME | _WENT | _CAME_BACK),
+        "record": _PROVED_BY_NAME | _WENT,
         "key slot": frozenset({"empty", "swapped", "copied", "forged"}),
         "repository.json": frozenset({"empty", "swapped", "removed"}),
     },
     WRITER: {
         "pack": frozenset({"cut", "empty", "longer", "removed", "copied", "forged", "replayed"}),
         "index": _PROVED_BY_NAME,
-        "snapshot": _PROVED_BY_NAME,
-        "hold": _PROVED_BY_NAME,
+        **dict.fromkeys(_RECORDED, _PROVED_BY_NAME | _WENT | _CAME_BACK),
+        "record": _PROVED_BY_NAME,
         "repository.json": frozenset({"empty", "swapped", "removed", "replaced"}),
         "key slot": frozenset({"empty", "swapped", "copied", "forged"}),
     },
@@ -74,8 +80,7 @@ CLAIMS[AGAIN] = {
     **CLAIMS[CONTENT],
     "key slot": _PROVED_BY_NAME | {"removed", "replayed"},
     "repository.json": _PROVED_BY_NAME - {"copied", "forged"} | {"removed"},
-    "snapshot": _PROVED_BY_NAME | {"removed"},
-    "hold": _PROVED_BY_NAME | {"removed"},
+    "record": _PROVED_BY_NAME | _WENT,
 }
 """What each audit sees of what is done to each object, without exception: it says so, be it as a note."""
 
@@ -117,15 +122,31 @@ def repo() -> Repo:
     made = build(_folder() / "state")
     with closing(State(_folder() / "state")) as state:
         report = run_audit(made, made.objects, Level.CONTENT, Role.READER, state)
-    if not isinstance(report, AuditReport) or report.findings:
+    if not isinstance(report, AuditReport) or any(each.severity is not Severity.NOTE for each in report.findings):
         raise RuntimeError(f"the repository is not whole to begin with: {report}")
     return made
 
 
 @cache
+def usual() -> dict[str, frozenset[str]]:
+    """What each audit says of the unharmed repository: how many messages were erased, that the record is whole."""
+    return {
+        name: frozenset(each.what for each in report.findings)
+        for name, report in audited(repo().objects, again=True).items()
+        if isinstance(report, AuditReport)
+    }
+
+
+@cache
 def whole() -> frozenset[Place]:
     """All messages of the unharmed repository."""
-    return frozenset(place for place, _ in readable(repo(), repo().objects))
+    return frozenset(readable(repo(), repo().objects))
+
+
+@cache
+def erased() -> frozenset[Place]:
+    """Messages that were erased. Where that cannot be read any more, they look like lost ones, and nobody can tell."""
+    return frozenset(place for place, is_there in listed(repo(), repo().objects) if not is_there)
 
 
 def run_audit(
@@ -137,11 +158,30 @@ def run_audit(
     def opened() -> Repository:
         return Repository(storage, unlock(storage, PASSPHRASE).for_role(role))
 
-    wish = Wish(level, dict.fromkeys(ACCOUNTS))
+    wish, exported = Wish(level, dict.fromkeys(ACCOUNTS)), made.exported if role is Role.AUDITOR else None
+    means = Means(state, lambda: NOW, check_record=checker(state, dict.fromkeys(ACCOUNTS), exported=exported))
     try:
-        return audit(storage, opened if role is not Role.AUDITOR else None, wish, Means(state, lambda: NOW))
+        return audit(storage, opened if role is not Role.AUDITOR else None, wish, means)
     except BackupdError as error:
         return type(error).__name__
+
+
+def audited(objects: dict[str, bytes], *, again: bool) -> dict[str, AuditReport | str]:
+    """By all audits; again: by the one as well that remembers what there was."""
+    made = repo()
+    found = {
+        STORAGE: run_audit(made, objects, Level.STORAGE, Role.AUDITOR),
+        WRITER: run_audit(made, objects, Level.METADATA, Role.WRITER),
+        READER: run_audit(made, objects, Level.METADATA, Role.READER),
+        CONTENT: run_audit(made, objects, Level.CONTENT, Role.READER),
+    }
+    # Of most kinds of objects nothing is remembered that their names do not prove.
+    if again:
+        with tempfile.TemporaryDirectory(dir=_folder()) as folder:
+            shutil.copy(_folder() / "state/state.sqlite", folder)
+            with closing(State(Path(folder))) as state:
+                found[AGAIN] = run_audit(made, objects, Level.CONTENT, Role.READER, state)
+    return found
 
 
 def trial(kind: str, sort: str, seed: int) -> Trial | None:
@@ -150,20 +190,9 @@ def trial(kind: str, sort: str, seed: int) -> Trial | None:
     harmed = harm(made, random.Random(seed), kind, sort)
     if harmed is None:
         return None
-    reports = {
-        STORAGE: run_audit(made, harmed.objects, Level.STORAGE, Role.AUDITOR),
-        WRITER: run_audit(made, harmed.objects, Level.METADATA, Role.WRITER),
-        READER: run_audit(made, harmed.objects, Level.METADATA, Role.READER),
-        CONTENT: run_audit(made, harmed.objects, Level.CONTENT, Role.READER),
-    }
-    # Of the others nothing is remembered that their names do not prove.
-    if sort in ("key slot", "repository.json", "snapshot", "hold"):
-        with tempfile.TemporaryDirectory(dir=_folder()) as folder:
-            shutil.copy(_folder() / "state/state.sqlite", folder)
-            with closing(State(Path(folder))) as state:
-                reports[AGAIN] = run_audit(made, harmed.objects, Level.CONTENT, Role.READER, state)
+    reports = audited(harmed.objects, again=sort in ("key slot", "repository.json", "record", *_RECORDED))
     try:
-        left = {place for place, _ in readable(made, harmed.objects)}
+        left = set(readable(made, harmed.objects))
         opens = True
     except BackupdError:
         left, opens = set(), False
@@ -173,16 +202,17 @@ def trial(kind: str, sort: str, seed: int) -> Trial | None:
         if isinstance(report, AuditReport) and report.role is not Role.AUDITOR and opens:
             misplaced[name] = _misplaced(report, harmed, lost)
     misplaced = {name: wrong for name, wrong in misplaced.items() if wrong}
-    said = {name: _said(report) for name, report in reports.items()}
+    said = {name: _said(report, usual()[name]) for name, report in reports.items()}
     helps = HELPS if whole() - left else HELPS[seed // len(CELLS) % len(HELPS) :][:1]
     healings = [heal(made, harmed, whole(), left, each) for each in helps]
     return Trial(kind, sort, f"seed {seed}: {harmed.what}", said, len(lost), misplaced, healings)
 
 
-def _said(report: AuditReport | str) -> str:
+def _said(report: AuditReport | str, usual: frozenset[str]) -> str:
     if isinstance(report, str):
         return report
-    return "note" if report.outcome == "ok" and report.findings else report.outcome
+    news = any(each.what not in usual for each in report.findings)
+    return "note" if report.outcome == "ok" and news else report.outcome
 
 
 def _misplaced(report: AuditReport, harmed: Harm, lost: set[Place]) -> str:
@@ -202,6 +232,7 @@ def _misplaced(report: AuditReport, harmed: Harm, lost: set[Place]) -> str:
                 if each.uid == each.last or (name, each.account, each.mailbox, uid) in expected:
                     named.add((name, each.account, each.mailbox, uid))
     deep = report.level.includes(Level.STORAGE) and report.role is Role.READER
+    named -= erased()
     if named - expected or (deep and expected - named):
         return f"{len(named - expected)} named that are whole, {len(expected - named)} lost and not named"
     return ""

@@ -10,17 +10,25 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from backupd.errors import Damaged, ObjectMissing
+from backupd.errors import Damaged, Erased, ObjectMissing
+from backupd.mail.query import parse
+from backupd.operations import hold
 from backupd.operations.backup import backup
+from backupd.operations.erase import erase
+from backupd.operations.forget import forget_snapshots
 from backupd.operations.messages import MessageStore
 from backupd.operations.prune import LEAST_GRACE, prune
+from backupd.operations.record import begin
+from backupd.operations.record_export import Export
 from backupd.operations.state import State
-from backupd.repository import holds, mending, names, segments
+from backupd.repository import marks, mending, names, needs, parity, segments
 from backupd.repository.keys import Role, Secrets
 from backupd.repository.pack_writer import Sizes
+from backupd.repository.parity_storage import has_parity
 from backupd.repository.repository import Repository, create, unlock
 from backupd.repository.segments import Segment
 from backupd.repository.slots import Argon2
@@ -48,6 +56,10 @@ _PREFIXES = {
     "key slot": names.KEYS,
     "repository.json": names.DESCRIPTION,
     "mark": names.MARKS,
+    "need": names.NEEDS,
+    "erasure": names.ERASURES,
+    "record": names.LOG,
+    "parity": names.PARITY,
 }
 OBJECTS = tuple(_PREFIXES)
 
@@ -55,13 +67,16 @@ OBJECTS = tuple(_PREFIXES)
 @dataclass(frozen=True)
 class Repo:
     """objects: as they are now. past: objects that were there once, and have been removed since. foreign: of another
-    repository. accounts: the mail servers, as they are after the last backup."""
+    repository. accounts: the mail servers, as they are after the last backup. parity: of all objects that have some,
+    which are harmed without it but where it is harmed itself. exported: the record's last entries, before any harm."""
 
     objects: dict[str, bytes]
     past: dict[str, bytes]
     foreign: dict[str, bytes]
     secrets: Secrets
     accounts: dict[str, SimulatedAccount]
+    parity: dict[str, bytes]
+    exported: Export
 
     def open(self, objects: Mapping[str, bytes]) -> MemoryStorage:
         storage = MemoryStorage()
@@ -93,7 +108,21 @@ def build(folder: Path, seed: int = 1) -> Repo:
         repository.add_slot("office", "another passphrase", Role.WRITER, argon2=CHEAP)
         repository.rotate_slot("office", "yet another passphrase", argon2=CHEAP)
         accounts = _fill(repository, state, random.Random(seed))
-    return Repo(storage.objects, storage.ever, other.objects, secrets, accounts)
+        heads = [each.hex() for each in state.record_heads(begin(repository, state, NOON).number)]
+    key = secrets.record_public_key.hex()
+    exported = Export(1, secrets.repository.hex(), key, heads, timestamp(NOON + timedelta(days=5)))
+    protected = {
+        names.parity(name): encoded(name, data, 5) for name, data in storage.objects.items() if has_parity(name)
+    }
+    return Repo(storage.objects, storage.ever, other.objects, secrets, accounts, protected, exported)
+
+
+@cache
+def encoded(name: str, data: bytes, per_cent: int) -> bytes:
+    """The parity of an object."""
+    # Real packs and index objects are far above the size of those that are stored twice, all others below.
+    whole = 0 if name.startswith((names.PACKS, names.INDEX)) else 1 << 20
+    return b"".join(parity.encode([data], per_cent, whole=whole))
 
 
 def _fill(repository: Repository, state: State, chance: random.Random) -> dict[str, SimulatedAccount]:
@@ -111,12 +140,16 @@ def _fill(repository: Repository, state: State, chance: random.Random) -> dict[s
                 account.expunge(b"INBOX", 4 * day + 1)
             backup(repository, account, name, state=state, clock=lambda: time)  # noqa: B023 called at once
         if day == 1:
-            repository.remove_snapshot(repository.refs("bob")[0])  # forgotten
+            forget_snapshots(repository, repository.refs("bob")[:1], state=state, now=time)
+        if day in (2, 3):
+            erase(repository, parse(f'subject:"1 {day} 1"'), reason="on request", state=state, now=time)
         if day:
-            prune(repository, now=time, grace=LEAST_GRACE, fewest=2, sizes=_SMALL)
+            prune(repository, state=state, now=time, grace=LEAST_GRACE, fewest=2, sizes=_SMALL)
     for reason in ("a dispute", "another one"):
         kept = repository.refs("alice")[0]
-        holds.put(repository, holds.Hold(1, timestamp(time), "alice", reason, kept.id))
+        hold.add(repository, kept.id, ACCOUNTS, reason=reason, state=state, now=time)
+    for marked in marks.read(repository.storage):
+        needs.put(repository.storage, marked.name, marked.mark.objects[:2], time)
     return accounts
 
 
@@ -140,7 +173,8 @@ class Harm(NamedTuple):
 
 def harm(repo: Repo, chance: random.Random, kind: str, sort: str) -> Harm | None:
     """One harm of a kind to one object of a sort; None where there is no such thing."""
-    objects = dict(repo.objects)
+    objects = repo.objects | (repo.parity if sort == "parity" else {})
+    before = dict(objects)
     there = sorted(name for name in objects if name.startswith(_PREFIXES[sort]))
     name = chance.choice(there)
     data = objects[name]
@@ -178,7 +212,7 @@ def harm(repo: Repo, chance: random.Random, kind: str, sort: str) -> Harm | None
             if not old or from_where[old[0]] == data:
                 return None
             objects[name] = from_where[chance.choice(old)]
-    return Harm(kind, sort, f"{kind} {name} at {place}", objects) if objects != repo.objects else None
+    return Harm(kind, sort, f"{kind} {name} at {place}", objects) if objects != before else None
 
 
 def _made_up(chance: random.Random, sort: str, name: str) -> str:
@@ -194,8 +228,10 @@ def _made_up(chance: random.Random, sort: str, name: str) -> str:
             return f"{folder}/{own[:-8]}{digits[:8]}"
         case "key slot":
             return f"{name[:-13]}{digits[:8]}.json"
-        case "mark" | "hold":
+        case "mark" | "need" | "hold" | "erasure" | "record":
             return f"{name[:-8]}{digits[:8]}"
+        case "parity":
+            return names.parity(names.pack(digits))
     return f"repository-{digits[:8]}.json"
 
 
@@ -205,8 +241,13 @@ Place = tuple[str, str, str, int]
 """A message in a snapshot: the snapshot's object, account, mailbox, UID."""
 
 
-def readable(repo: Repo, objects: Mapping[str, bytes]) -> Iterator[tuple[Place, bytes]]:
-    """All that can be restored, by trying; a message is known by its id, which its bytes were compared with."""
+def readable(repo: Repo, objects: Mapping[str, bytes]) -> Iterator[Place]:
+    """All that can be restored, by trying."""
+    return (place for place, is_there in listed(repo, objects) if is_there)
+
+
+def listed(repo: Repo, objects: Mapping[str, bytes]) -> Iterator[tuple[Place, bool]]:
+    """All that snapshots list, as far as they can be read, and whether it can be restored."""
     storage = repo.open(objects)
     with Repository(storage, unlock(storage, PASSPHRASE)) as repository:
         store, known = MessageStore(repository), dict[bytes, bool]()
@@ -225,8 +266,7 @@ def readable(repo: Repo, objects: Mapping[str, bytes]) -> Iterator[tuple[Place, 
                         for uid, message_id in stretches[key]:
                             if message_id not in known:
                                 known[message_id] = _loads(store, message_id)
-                            if known[message_id]:
-                                yield (ref.name, snapshot.account, record.mailbox.name, uid), message_id
+                            yield (ref.name, snapshot.account, record.mailbox.name, uid), known[message_id]
 
 
 def _messages(repository: Repository, segment: Segment) -> list[tuple[int, bytes]]:
@@ -239,6 +279,6 @@ def _messages(repository: Repository, segment: Segment) -> list[tuple[int, bytes
 def _loads(store: MessageStore, message: bytes) -> bool:
     try:
         store.load(message)
-    except (Damaged, ObjectMissing):
+    except (Damaged, Erased, ObjectMissing):
         return False
     return True

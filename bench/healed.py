@@ -7,18 +7,17 @@ does, has failed; and so has one after which less can be restored than before.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import cache
 from typing import NamedTuple
 
 from backupd.errors import BackupdError
 from backupd.operations.audit_source import Servers
 from backupd.operations.repair import repair
 from backupd.operations.selection import Selection
-from backupd.repository import names, parity
+from backupd.repository import names
 from backupd.repository.parity_storage import has_parity
 from backupd.repository.repository import Repository, unlock
 from backupd.storage.base import Storage
-from bench.damaged import ACCOUNTS, KINDS, NOON, OBJECTS, PASSPHRASE, Harm, Place, Repo, readable
+from bench.damaged import ACCOUNTS, KINDS, NOON, OBJECTS, PASSPHRASE, Harm, Place, Repo, encoded, readable
 
 COPY, FIVE, TEN, SERVER = HELPS = ("a copy", "parity of 5 %", "parity of 10 %", "the mail server")
 
@@ -57,7 +56,7 @@ def heal(made: Repo, harmed: Harm, whole: frozenset[Place], left: set[Place], he
     except BackupdError:
         is_whole = False
     try:
-        after = {place for place, _ in readable(made, storage.objects)}
+        after = set(readable(made, storage.objects))
     except BackupdError:
         after = set()
     wrong = ""
@@ -70,16 +69,9 @@ def heal(made: Repo, harmed: Harm, whole: frozenset[Place], left: set[Place], he
     return Healing(help_, whole <= after, len((whole - left) & after), len(whole - left), wrong)
 
 
-@cache
-def _encoded(name: str, data: bytes, per_cent: int) -> bytes:
-    # Real packs and index objects are far above the size of those that are stored twice, all others below.
-    whole = 0 if name.startswith((names.PACKS, names.INDEX)) else 1 << 20
-    return b"".join(parity.encode([data], per_cent, whole=whole))
-
-
 def _parity(made: Repo, per_cent: int) -> dict[str, bytes]:
     return {
-        names.parity(name): _encoded(name, data, per_cent) for name, data in made.objects.items() if has_parity(name)
+        names.parity(name): encoded(name, data, per_cent) for name, data in made.objects.items() if has_parity(name)
     }
 
 

@@ -119,10 +119,10 @@ def _soak(wish: argparse.Namespace, folder: Path, servers: list[Dovecot], doors:
             ahead = time.monotonic() + disturb.chance.uniform(0.5, 1.5) * wish.every
         if time.monotonic() - told > 60:
             told = time.monotonic()
-            now = daemon.lives[-1][-1]
             count = sum(len(one.digests) for one in everybody)
-            say(f"{count} delivered; {_figures(watcher.seconds)}; {now.resident / 1e6:.0f} MB, {now.files} files, "
-                f"{now.threads} threads; {sum(disturb.counts.values())} disturbances")  # fmt: skip
+            now = daemon.lives[-1][-1] if daemon.lives[-1] else None  # it may have begun in this second
+            process = f"{now.resident / 1e6:.0f} MB, {now.files} files, {now.threads} threads" if now else "a new process"
+            say(f"{count} delivered; {_figures(watcher.seconds)}; {process}; {sum(disturb.counts.values())} disturbances")
     for postman in postmen:
         postman.end.set()
     for postman in postmen:
@@ -198,6 +198,10 @@ def _judge(
         "processes of the daemon": len(daemon.lives), "minutes of the one that lived longest": _minutes(longest),
         "its memory, MB: after a minute, in the middle, at the end": [
             round(each / 1e6) for each in _course([sample.resident for sample in longest[60:]])
+        ],
+        "its memory, MB: medians of each five minutes": [
+            round(statistics.median(sample.resident for sample in longest[at : at + 300]) / 1e6)
+            for at in range(0, len(longest), 300)
         ],
         "its files: after a minute, in the middle, at the end": _course([sample.files for sample in longest[60:]]),
         "memory, MB: most": round(max(sample.resident for sample in everything) / 1e6),

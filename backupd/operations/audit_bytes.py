@@ -14,7 +14,7 @@ from backupd.operations.audit_packs import interrupted
 from backupd.operations.audit_report import Checked, Coverage, Finding, Level, Severity
 from backupd.operations.audit_rotation import Item
 from backupd.operations.events import Advance, Observer
-from backupd.repository import names, slots
+from backupd.repository import names, parity, slots
 from backupd.repository.keys import Role
 from backupd.repository.parity_storage import has_parity
 from backupd.repository.snapshots import timestamp
@@ -61,6 +61,10 @@ class Objects:
         """Where there is any, whether everything has some."""
         protected = {name.removeprefix(names.PARITY) for name in self.there if name.startswith(names.PARITY)}
         without = sum(has_parity(name) and name not in protected for name in self.there) if protected else 0
+        if superfluous := len(protected - self.there.keys()):
+            some = "1 parity object is" if superfluous == 1 else f"{superfluous:,} parity objects are"
+            what = f"{some} of what is not there: it was removed by who knows nothing of parity, or just now"
+            self._found(Severity.NOTE, self._storage.url, what)
         if without:
             some = "1 object has" if without == 1 else f"{without:,} objects have"
             what = f"{some} no parity: a backup was killed, or runs without"
@@ -120,6 +124,7 @@ class Objects:
             if found.data is not None:
                 self.octets += len(found.data)
                 digests[name] = names.sha256([found.data])
+                self._compare_with_parity(name, digests[name])
             if found.good:
                 self._memory.prove(BYTES, name)
                 if name.startswith(names.KEYS) and found.data is not None:
@@ -137,6 +142,13 @@ class Objects:
             self._found(Severity.CRITICAL, names.KEYS, what, "`backupd repair` takes them from a copy")
         self.findings += self._memory.compare(digests, identity)
         self.findings += audit_record.gone(self._memory.gone(self.there), self._storage.url)
+
+    def _compare_with_parity(self, name: str, digest: str) -> None:
+        """Where a name proves nothing, parity tells what was stored under it."""
+        kept = audit_objects.read(self._storage, names.parity(name)) if names.parity(name) in self.there else None
+        if kept and kept.good and kept.data is not None and parity.whose(kept.data) != bytes.fromhex(digest):
+            what = "its parity is of other bytes: one of them is not what was stored"
+            self._found(Severity.WARNING, name, what, "`backupd repair --dry-run` tells what it would do")
 
     def prove(self, wanted: Collection[str]) -> None:
         """Compare these objects with their names, by some threads with bounded memory. Raises Interrupted."""

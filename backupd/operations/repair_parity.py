@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 
 from backupd.operations.repair_objects import read
@@ -25,7 +26,7 @@ class ParityRepair:
             return False
         own = names.parity(name)
         kept = read(self._storage, own) if own in self._there else None
-        if kept is not None and parity.is_whole(kept) and parity.is_of(kept, data):
+        if kept is not None and parity.whose(kept) == hashlib.sha256(data).digest():
             return False
         if not self._dry_run:
             self._storage.renew_parity(name, [data])

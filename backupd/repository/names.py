@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from backupd.repository.parity import is_whole
+from backupd.repository.parity import whose
 from backupd.storage.base import Buffer
 
 DESCRIPTION = "repository.json"
@@ -130,11 +130,17 @@ def proves(name: str, data: Sequence[Buffer]) -> bool | None:
 
     Needs no key: this is what an auditor checks.
     """
-    if match := _CONTENT_NAME.match(name):
-        digest = sha256(data)
-        return digest == match[2] and match[1] in (None, digest[:2])
-    if parse_snapshot(name) or any(_time_below(prefix, name) for prefix in (MARKS, NEEDS, HOLDS, ERASURES, LOG)):
-        return sha256(data)[:8] == name[-8:]
     if name.startswith(PARITY):
-        return is_whole(b"".join(data))
+        digest = whose(b"".join(data))
+        return digest is not None and digest.hex().startswith(_promised(name.removeprefix(PARITY)) or "")
+    promised = _promised(name)
+    return sha256(data).startswith(promised) if promised is not None else None
+
+
+def _promised(name: str) -> str | None:
+    """How the SHA-256 of the object of this name begins, in hexadecimal; None where the name does not tell."""
+    if match := _CONTENT_NAME.match(name):
+        return match[2] if match[1] in (None, match[2][:2]) else "a pack in the wrong folder"
+    if parse_snapshot(name) or any(_time_below(prefix, name) for prefix in (MARKS, NEEDS, HOLDS, ERASURES, LOG)):
+        return name[-8:]
     return None

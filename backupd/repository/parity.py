@@ -135,25 +135,23 @@ def _own_shards(parity: memoryview, header: _Header) -> list[memoryview]:
     return [parity[start + at * header.shard : start + (at + 1) * header.shard] for at in range(header.parity)]
 
 
-def is_whole(parity: Buffer) -> bool:
-    """Whether a parity object is what was stored. It proves itself, as far as chance goes."""
+def whose(parity: Buffer) -> bytes | None:
+    """The SHA-256 of the object that a parity object is of; None where the parity is not what was stored.
+
+    It proves itself, as far as chance goes.
+    """
     view = memoryview(parity).cast("B")
     header = _header_at(view)
     if header is None:
-        return False
+        return None
     shards = _own_shards(view, header)
     end = header.octets + _LENGTH.pack(len(header.octets))
-    return (
+    is_whole = (
         len(view) == len(header.octets) + header.parity * header.shard + len(end)
         and view[-len(end) :] == end
         and [_checksum(each) for each in shards] == header.checksums[header.data :]
     )
-
-
-def is_of(parity: Buffer, data: Buffer) -> bool:
-    """Whether a parity object tells of the object with these bytes."""
-    header = _header(memoryview(parity).cast("B"))
-    return header is not None and (header.size, header.digest) == (len(data), hashlib.sha256(data).digest())
+    return header.digest if is_whole else None
 
 
 def heal(damaged: Buffer, parity: Buffer) -> bytes | None:

@@ -147,7 +147,17 @@ def test_an_audit_proves_parity_without_a_key(
     storage.objects[name] = flipped(protected[name])
     assert found() == [name]
     storage.objects[name] = protected[name]
-    del storage.objects[names.parity(one(storage, names.INDEX))]
+    index, slot = names.parity(one(storage, names.INDEX)), one(storage, names.KEYS)
+    storage.objects[name] = protected[index]
+    assert found() == [name]
+    storage.objects[name] = protected[name]
+    storage.objects[names.parity(slot)] = protected[index]
+    assert found() == [slot]
+    storage.objects[names.parity(slot)] = protected[names.parity(slot)]
+    storage.objects[names.parity(names.pack("ab" * 32))] = protected[name]
+    assert found() == [storage.url, names.parity(names.pack("ab" * 32))]
+    del storage.objects[names.parity(names.pack("ab" * 32))]
+    del storage.objects[index]
     assert found() == [storage.url]
 
 

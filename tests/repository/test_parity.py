@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from functools import reduce
 from operator import xor
@@ -90,7 +91,7 @@ def test_any_damage_to_as_many_shards_as_there_is_parity_is_healed_bit_for_bit(d
         elif number * shard + place < size:
             damaged[number * shard + place] ^= bit
     assert parity.heal(damaged, spoilt) == whole
-    assert parity.is_whole(spoilt) == (spoilt == protected)
+    assert parity.whose(spoilt) == (digest(whole) if spoilt == protected else None)
 
 
 @settings(max_examples=200, deadline=None)
@@ -116,7 +117,7 @@ def test_whatever_is_done_what_comes_out_is_the_object_or_nothing(data: st.DataO
 
     damaged, spoilt_parity = spoilt(whole), spoilt(protected)
     assert parity.heal(damaged, spoilt_parity) in (whole, None)
-    assert parity.is_whole(spoilt_parity) == (spoilt_parity == protected)
+    assert parity.whose(spoilt_parity) == (digest(whole) if spoilt_parity == protected else None)
 
 
 def test_one_bad_shard_too_many_is_beyond_it() -> None:
@@ -139,14 +140,16 @@ def test_parity_without_its_first_header_is_of_use() -> None:
     whole = octets(1_000)
     protected = bytearray(encoded(whole, 5))
     protected[:20] = bytes(20)
-    assert not parity.is_whole(protected)
-    assert parity.is_of(protected, whole)
+    assert parity.whose(protected) is None
     assert parity.heal(b"x" * 50 + whole[50:], protected) == whole
 
 
 def test_parity_of_another_object_heals_nothing() -> None:
     assert parity.heal(octets(1_000), encoded(octets(1_001), 5)) is None
-    assert not parity.is_of(encoded(octets(1_001), 5), octets(1_000))
+
+
+def digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
 
 
 # -- storing -----------------------------------------------------------------------------------------------------------
@@ -173,8 +176,24 @@ def test_each_object_is_stored_with_its_parity_but_for_marks_and_the_like(
     assert {name for name in memory.objects if name.startswith(names.PARITY)} == {
         f"parity/{name}" for name in (PACK, names.DESCRIPTION, "snapshots/ab/c")
     }
-    assert all(names.proves(name, [data]) for name, data in memory.objects.items() if name.startswith(names.PARITY))
-    assert parity.is_of(memory.objects[names.parity(PACK)], memory.objects[PACK])
+    assert all(
+        parity.whose(memory.objects[names.parity(name)]) == digest(data)
+        for name, data in memory.objects.items()
+        if not name.startswith((names.PARITY, "marks/", "needs/", "probe/"))
+    )
+
+
+def test_parity_proves_itself_and_whose_it_is(storage: ParityStorage, memory: MemoryStorage) -> None:
+    data, other = octets(20_000), octets(30_000)
+    pack, snapshot, slot = names.pack(names.sha256([data])), "snapshots/0123456789abcdef/20260101T000000000Z-", "keys/a"
+    snapshot += names.sha256([data])[:8]
+    for name in (pack, snapshot, slot):
+        storage.put(name, [data])
+        assert names.proves(names.parity(name), [memory.objects[names.parity(name)]])
+    storage.put("keys/b", [other])
+    swapped = memory.objects["parity/keys/b"]
+    assert [names.proves(names.parity(name), [swapped]) for name in (pack, snapshot)] == [False, False]
+    assert names.proves("parity/keys/a", [swapped])  # a name that promises nothing
 
 
 def test_the_object_comes_first_and_goes_last(storage: ParityStorage, memory: MemoryStorage) -> None:
@@ -219,7 +238,7 @@ def test_what_is_replaced_gets_new_parity(storage: ParityStorage, memory: Memory
     storage.put(PACK, [b"data"])
     memory.objects[names.parity(PACK)] = b"rot"
     storage.replace(PACK, [b"healed"])
-    assert parity.is_of(memory.objects[names.parity(PACK)], b"healed")
+    assert parity.whose(memory.objects[names.parity(PACK)]) == digest(b"healed")
 
 
 def test_without_the_library_it_says_what_to_install(memory: MemoryStorage, monkeypatch: pytest.MonkeyPatch) -> None:

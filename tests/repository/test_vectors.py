@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def test_parity(number: int) -> None:
     whole, protected = (bytes.fromhex(VECTORS["parity"][number][key]) for key in ("octets", "object"))
     assert b"".join(parity.encode([whole], 2, whole=0 if number == 0 else len(whole))) == protected
     assert parity.heal(b"\xff" + whole[1:], protected) == whole
-    assert parity.is_whole(protected)
+    assert parity.whose(protected) == hashlib.sha256(whole).digest()
 
 
 def test_recipe_and_base64() -> None:
