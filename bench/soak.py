@@ -121,8 +121,9 @@ def _soak(wish: argparse.Namespace, folder: Path, servers: list[Dovecot], doors:
             told = time.monotonic()
             count = sum(len(one.digests) for one in everybody)
             now = daemon.lives[-1][-1] if daemon.lives[-1] else None  # it may have begun in this second
-            process = f"{now.resident / 1e6:.0f} MB, {now.files} files, {now.threads} threads" if now else "a new process"
-            say(f"{count} delivered; {_figures(watcher.seconds)}; {process}; {sum(disturb.counts.values())} disturbances")
+            size = f"{now.resident / 1e6:.0f} MB, {now.files} files, {now.threads} threads" if now else "a new process"
+            troubles = f"{disturb.counts.total()} disturbances"
+            say(f"{count} delivered; {_figures(watcher.seconds)}; {size}; {troubles}")
     for postman in postmen:
         postman.end.set()
     for postman in postmen:

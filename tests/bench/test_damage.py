@@ -8,7 +8,7 @@ import pytest
 from bench.damage import CELLS, CLAIMS, CONTENT, STORAGE, trials, whole
 from bench.damaged import KINDS, OBJECTS
 
-ROUNDS = 3
+ROUNDS = 2
 
 
 @pytest.mark.parametrize("part", range(4))
