@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
+from backupd import redaction
 from tests.support import machine_tree
 from tests.support.dovecot import Dovecot
 from tests.support.dovecot_account import Account
@@ -41,6 +42,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Nobody shall think that tests were passed when they were not run."""
     if not machine_tree.usable():
         terminalreporter.write_line("tests/systemd is left out: `make test-systemd`, as root, makes what it needs")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_secret_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test gave as a password is not hidden from what another says."""
+    monkeypatch.setattr(redaction, "_process", redaction.Redactor())
 
 
 @pytest.fixture(scope="session")

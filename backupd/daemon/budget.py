@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 OCTETS_PER_CONNECTION = 24 << 20
-"""What a connection and its share of the packs under way are reckoned to take at most. With office mail, over 4 of them,
-a first snapshot took 71 MB more than a run that found nothing to do (docs/benchmarks.md): 18 MB each."""
+"""What a connection and its share of the packs under way are reckoned to take at most. With office mail, over 4 of
+them, a first snapshot took 71 MB more than a run that found nothing to do (docs/benchmarks.md): 18 MB each."""
 
 
 class Limits(NamedTuple):

@@ -39,9 +39,7 @@ CREATE TABLE IF NOT EXISTS told (repository INTEGER, pack BLOB, PRIMARY KEY (rep
 packs that are lost, and that index objects in the cache tell of."""
 
 _EARLIER = "SELECT 1 FROM sqlite_master WHERE name = 'blob'"
-_ANEW = """
-DROP TABLE blob; DELETE FROM index_object; DELETE FROM pack; DELETE FROM block;
-"""
+_ANEW = "DROP TABLE blob; DELETE FROM index_object; DELETE FROM pack; DELETE FROM block;"
 """A cache of an earlier version knew one place of a blob, and nothing of parts."""
 
 WHOLE_PACK = -1
