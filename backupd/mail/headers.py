@@ -9,7 +9,7 @@ from __future__ import annotations
 import binascii
 import codecs
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
@@ -21,6 +21,9 @@ LONGEST_VALUE = 2000
 
 MOST_ATTACHMENTS = 64
 """File names kept of a message."""
+
+LONGEST_HEADER = 4 << 20
+"""Octets of a header that are looked at for addresses."""
 
 _LONGEST_FIELD = 16 * 1024
 """Octets of a Content-Type or Content-Disposition field that are looked at."""
@@ -60,6 +63,16 @@ def header_of(raw: bytes | memoryview) -> bytes:
         return start
     end = _EMPTY_LINE.search(raw)
     return bytes(raw if end is None else raw[: end.end()])
+
+
+def header_in(chunks: Iterable[bytes]) -> bytes:
+    """The header of a message that comes in chunks; no more than LONGEST_HEADER octets of one without end."""
+    header = b""
+    for chunk in chunks:
+        header += chunk[: LONGEST_HEADER - len(header)]
+        if len(header) >= LONGEST_HEADER or _EMPTY_LINE.search(header):
+            break
+    return header_of(header)
 
 
 def envelope(header: bytes, attachments: Sequence[bytes] = ()) -> Envelope:
@@ -166,7 +179,7 @@ def readable(value: bytes) -> str:
     Controls, marks that reorder or hide text, and line ends are taken out.
     """
     extended = _EXTENDED_VALUE.match(value)
-    if extended is not None and (known := _charset(extended[1] or b"utf-8")) and (extended[1] or b"%" in value):
+    if extended is not None and (known := codec_of(extended[1] or b"utf-8")) and (extended[1] or b"%" in value):
         decoded = unquote_to_bytes(extended[2]).decode(known, "replace")
     else:
         decoded = "".join(_decoded_words(value))
@@ -180,13 +193,13 @@ def _decoded_words(value: bytes) -> Iterator[str]:
     """
     charset, octets, position = "", b"", 0
     for word in _ENCODED_WORD.finditer(value):
-        name = _charset(word[1].partition(b"*")[0])
+        name = codec_of(word[1].partition(b"*")[0])
         if name is None:  # an unknown charset: better as it stands than as something else
             continue
         between = value[position : word.start()]
         if not charset or not _BETWEEN_WORDS.match(between):
             yield octets.decode(charset or "ascii", "replace")
-            yield _guessed(between)
+            yield guessed(between)
             octets = b""
         elif name != charset:
             yield octets.decode(charset, "replace")
@@ -195,11 +208,11 @@ def _decoded_words(value: bytes) -> Iterator[str]:
         octets += _base64_octets(word[3]) if word[2] in b"Bb" else _quoted_octets(word[3])
         position = word.end()
     yield octets.decode(charset or "ascii", "replace")
-    yield _guessed(value[position:])
+    yield guessed(value[position:])
 
 
 @lru_cache(maxsize=256)
-def _charset(name: bytes) -> str | None:
+def codec_of(name: bytes) -> str | None:
     """The codec for a charset of mail, None if it is not known."""
     try:
         codec = codecs.lookup(name.decode("ascii")).name
@@ -209,7 +222,8 @@ def _charset(name: bytes) -> str | None:
     return None if codec in _NOT_OF_MAIL else codec
 
 
-def _guessed(octets: bytes) -> str:
+def guessed(octets: bytes) -> str:
+    """Text of which nobody says in which charset it is."""
     for charset in ("utf-8", "windows-1252"):
         try:
             return octets.decode(charset)

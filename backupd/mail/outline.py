@@ -42,7 +42,7 @@ class Outline(NamedTuple):
 def outline(chunks: Iterable[bytes]) -> Outline:
     """The outline of a message that comes in chunks of any size."""
     reader = _Reader()
-    for line in _lines(chunks):
+    for line in lines(chunks):
         reader.line(line)
     return reader.finish()
 
@@ -143,7 +143,7 @@ class _Reader:
         return Outline(self.first, self.parts)
 
 
-def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Lines with their ends; one that is very long comes in pieces."""
     rest = b""
     for chunk in chunks:

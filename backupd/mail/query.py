@@ -1,27 +1,31 @@
-"""Queries: which messages are meant, by what lists show of them.
+"""Queries: which messages are meant, by what lists show of them, or by all of the message.
 
     from:ann@example.com subject:"quarterly figures" -in:Junk before:2026-05-01
 
 Terms are separated by spaces, and all of them must hold; `OR` between two stands for either, and binds closer; `-`
-before a term is "not". A word alone is looked for in sender, recipients, subject and names of attachments.
+before a term is "not". A word alone is looked for in sender, recipients, subject and names of attachments. `with:` and
+`text:` read each message that the other terms leave.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from enum import IntEnum
 from fnmatch import fnmatchcase
 from typing import Final, NamedTuple
 
 from backupd.errors import UsageError
 from backupd.mail import dates
-from backupd.mail.headers import readable
+from backupd.mail import text as whole
+from backupd.mail.headers import header_in, readable
 from backupd.repository.runs import Envelope
 
 KEYS: Final = (
-    "from", "to", "subject", "attachment", "message-id", "in", "id", "after", "before", "on", "larger", "smaller",
+    "from", "to", "with", "subject", "attachment", "text", "message-id", "in", "id", "after", "before", "on", "larger",
+    "smaller",
 )  # fmt: skip
 _TERM = re.compile(r'(?P<no>-?)(?:(?P<key>[A-Za-z-]+):)?(?:"(?P<quoted>[^"]*)"|(?P<plain>[^\s"]+))(?=\s|\Z)')
 _ADDRESS = re.compile(r"[^\s<>,;:()\"']+@[^\s<>,;:()\"']+")
@@ -30,17 +34,26 @@ _SIZE = re.compile(r"(\d+)\s*([A-Za-z]{0,2})\Z")
 
 
 class Candidate(NamedTuple):
-    """A message that may be meant. mailbox: its readable path. internaldate: as the server wrote it. envelope: asked
-    for only where a term needs it."""
+    """A message that may be meant. mailbox: its readable path. internaldate: as the server wrote it. envelope, message
+    (its octets): asked for only where a term needs them."""
 
     id: bytes
     mailbox: str
     internaldate: bytes
     size: int
     envelope: Callable[[], Envelope]
+    message: Callable[[], Iterable[bytes]]
 
 
 Test = Callable[[Candidate], bool]
+
+
+class Cost(IntEnum):
+    """What a test has to read: the row of a list, an envelope, the whole message."""
+
+    ROW = 0
+    ENVELOPE = 1
+    MESSAGE = 2
 
 
 @dataclass(frozen=True)
@@ -49,7 +62,7 @@ class Query:
 
     text: str
     tests: Sequence[Sequence[Test]]
-    """Of each group one must hold; those that need no envelope come first."""
+    """Of each group one must hold; those that cost least come first."""
     only_envelopes: bool
     """Whether envelopes alone decide."""
 
@@ -59,12 +72,12 @@ class Query:
 
     def shows(self, envelope: Envelope) -> bool:
         """Whether whatever has this envelope is meant; never where more than that decides."""
-        return self.only_envelopes and self.matches(Candidate(b"", "", b"", 0, lambda: envelope))
+        return self.only_envelopes and self.matches(Candidate(b"", "", b"", 0, lambda: envelope, tuple))
 
 
 def parse(text: str) -> Query:
     """Read a query. Raises UsageError for one that makes no sense, or is empty: it would mean all mail."""
-    groups: list[list[tuple[Test, bool]]] = []
+    groups: list[list[tuple[Test, Cost]]] = []
     at, joined = 0, False
     while at < len(text):
         if text[at].isspace():
@@ -87,9 +100,10 @@ def parse(text: str) -> Query:
         joined = False
     if joined or not groups:
         raise _wrong(text, "write at least one term, such as from:ann@example.com")
-    # What needs an envelope costs a read.
-    groups.sort(key=lambda group: any(costly for _, costly in group))
-    only_envelopes = all(costly for group in groups for _, costly in group)
+    for group in groups:
+        group.sort(key=lambda each: each[1])
+    groups.sort(key=lambda group: group[-1][1])
+    only_envelopes = all(cost is Cost.ENVELOPE for group in groups for _, cost in group)
     return Query(text, [[test for test, _ in group] for group in groups], only_envelopes)
 
 
@@ -97,18 +111,21 @@ def _wrong(subject: str, remedy: str) -> UsageError:
     return UsageError("this is no query", subject=subject or "--query", remedy=remedy)
 
 
-def _test(term: re.Match[str]) -> tuple[Test, bool]:
-    """A term as a test, and whether it needs an envelope."""
+def _test(term: re.Match[str]) -> tuple[Test, Cost]:
+    """A term as a test, and what that costs."""
     key, value = (term["key"] or "").lower(), term["quoted"] if term["quoted"] is not None else term["plain"]
     if not value.strip():
         raise _wrong(term[0], "a term needs a value")
     if (key and key not in KEYS) or (not key and term["quoted"] is None and ":" in value):
         raise _wrong(term[0], f"there are {', '.join(f'{each}:' for each in KEYS)}; quote a word that has a colon")
-    test, costly = _of_envelope(key, value.casefold()), True
-    if test is None:
-        test, costly = _of_row(key, value, term[0]), False
+    if (test := _of_envelope(key, value.casefold())) is not None:
+        cost = Cost.ENVELOPE
+    elif (test := _of_message(key, value.casefold())) is not None:
+        cost = Cost.MESSAGE
+    else:
+        test, cost = _of_row(key, value, term[0]), Cost.ROW
     chosen = test
-    return (chosen if not term["no"] else lambda candidate: not chosen(candidate)), costly
+    return (chosen if not term["no"] else lambda candidate: not chosen(candidate)), cost
 
 
 def _of_envelope(key: str, value: str) -> Test | None:
@@ -124,6 +141,26 @@ def _of_envelope(key: str, value: str) -> Test | None:
         return lambda candidate: _text(candidate.envelope().message_id).strip("<> ") == wanted
     if not key:
         return lambda candidate: _anywhere(candidate.envelope(), value)
+    return None
+
+
+def _of_message(key: str, value: str) -> Test | None:
+    """A test that reads all of a message. It does so once, wherever the message is listed."""
+    known: dict[bytes, bool] = {}
+
+    def remembered(test: Callable[[Iterable[bytes]], bool]) -> Test:
+        def holds(candidate: Candidate) -> bool:
+            if candidate.id not in known:
+                known[candidate.id] = test(candidate.message())
+            return known[candidate.id]
+
+        return holds
+
+    if key == "with":
+        return remembered(lambda chunks: any(_has_address(each, value) for each in whole.people(header_in(chunks))))
+    if key == "text":
+        words = " ".join(value.split())
+        return remembered(lambda chunks: any(words in each.casefold() for each in whole.text(chunks)))
     return None
 
 

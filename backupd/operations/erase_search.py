@@ -15,6 +15,7 @@ from backupd.mail.query import Candidate, Query
 from backupd.operations import protection
 from backupd.operations.erase_leftovers import Key, key
 from backupd.operations.look import Lines
+from backupd.operations.messages import MessageStore
 from backupd.operations.selection import readable_path
 from backupd.repository import envelopes, runs
 from backupd.repository.holds import Holds
@@ -100,7 +101,8 @@ class Search:
 
     def find(self, query: Query, accounts: Collection[str]) -> None:
         """Find what is meant. accounts: only where these have it; empty for all."""
-        lines, erased, lost = Lines(self._repository), self._repository.erased.now, 0
+        lines, store = Lines(self._repository), MessageStore(self._repository)
+        erased, lost = self._repository.erased.now, 0
         referenced: dict[bytes, int] = {}
         for membership, listing in self._listings.items():
             places = [place for place in listing.places if not accounts or place[0] in accounts]
@@ -108,16 +110,17 @@ class Search:
                 referenced[row.envelopes] = referenced.get(row.envelopes, 0) | 1 << row.envelope
                 if row.message in erased or row.message in self.matches:
                     continue
+                self._go_on()
                 for place in places:
                     try:
-                        if query.matches(_candidate(row, place, lines)):
+                        if query.matches(_candidate(row, place, lines, store)):
                             self.matches[row.message] = Match(row, place)
                     except (Damaged, ObjectMissing):
                         lost += 1
         if query.only_envelopes and not accounts:
             self._find_orphans(query, referenced)
         if lost:
-            self.unread.append(f"{lost:,} messages of which sender and subject cannot be read")
+            self.unread.append(f"{lost:,} messages of which what the query asks for cannot be read")
 
     def _find_orphans(self, query: Query, referenced: Mapping[bytes, int]) -> None:
         """Envelopes in runs that lists refer to, of messages that these have no more."""
@@ -226,8 +229,12 @@ def blanked(repository: Repository, run: bytes, numbers: Collection[int]) -> byt
     return runs.encode_envelopes([_EMPTY if number in numbers else each for number, each in enumerate(every)])
 
 
-def _candidate(row: MessageRow, place: Place, lines: Lines) -> Candidate:
-    return Candidate(row.message, place[1], row.internaldate, row.size, lambda: lines.envelope(row))
+def _candidate(row: MessageRow, place: Place, lines: Lines, store: MessageStore) -> Candidate:
+    def octets() -> Iterable[bytes]:
+        body = store.open(row.message, row.size)
+        return [body] if isinstance(body, bytes) else body.chunks()
+
+    return Candidate(row.message, place[1], row.internaldate, row.size, lambda: lines.envelope(row), octets)
 
 
 def _within(uid: int, ranges: Iterable[tuple[int, int]]) -> bool:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backupd.errors import UsageError
-from backupd.mail.query import Candidate, parse
+from backupd.mail.query import Candidate, Query, parse
 from backupd.repository.runs import Envelope
 
 ENVELOPE = Envelope(
@@ -20,7 +20,14 @@ ENVELOPE = Envelope(
     message_id=b"<abc@example.com>",
     attachments=(b"figures.xlsx",),
 )
-MESSAGE = Candidate(b"\xab\xcd" * 16, "Work/2026", b"17-Jul-2026 02:44:25 +0200", 5000, lambda: ENVELOPE)
+CHUNKS = (
+    b"From: =?utf-8?Q?J=C3=B6rg?= Ann <Ann@Example.com>\r\nTo: Bob <bob@example.org>\r\nSubject: Quarterly figures\r\n",
+    b"CC: x@example.net,\r\n Eve <Eve@Example.net>\r\nReferences: <ref@host.example>\r\nContent-Type: text/plain\r\n",
+    b"Content-Transfer-Encoding: quoted-printable\r\n\r\nThe account of J=C3=B6rg =\r\nMeier\r\nis   closed.\r\n",
+)
+MESSAGE = Candidate(
+    b"\xab\xcd" * 16, "Work/2026", b"17-Jul-2026 02:44:25 +0200", 5000, lambda: ENVELOPE, lambda: CHUNKS
+)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +39,9 @@ MESSAGE = Candidate(b"\xab\xcd" * 16, "Work/2026", b"17-Jul-2026 02:44:25 +0200"
         "in:Work", "in:work/2026", "in:W*", "id:abcd", "id:ABCDABCD", "larger:4k", "smaller:1M", "after:2026-07-17",
         "before:2026-07-18", "on:2026-07-17", "from:ann@example.com before:2027-01-01", "-from:bob@example.org",
         "from:nobody@x.org OR to:bob@example.org", "in:Junk OR in:Work subject:figures", "-in:Junk -bcc",
+        "with:eve@example.net", "with:@example.org", "with:eve", "with:jörg", "text:jörg",
+        'text:"jörg meier is closed"',
+        "text:quarterly in:Work", "from:nobody@x.org OR with:x@example.net", "-with:nobody@example.com", "text:Meier",
     ],
 )  # fmt: skip
 def test_it_is_meant(text: str) -> None:
@@ -45,6 +55,7 @@ def test_it_is_meant(text: str) -> None:
         "subject:figure5", "attachment:xlsx.", "message-id:abc", "in:2026", "in:Wor", "id:abce", "larger:5000",
         "smaller:5000", "after:2026-07-18", "before:2026-07-17", "on:2026-07-16", "-figures", "-in:Work",
         "from:ann@example.com before:2020-01-01", "from:x@y OR to:z@y", "in:Junk OR in:Work subject:nothing",
+        "with:ve@example.net", "with:@host.example", "with:figures", "-with:eve@example.net", "text:jorg", "meier",
     ],
 )  # fmt: skip
 def test_it_is_not_meant(text: str) -> None:
@@ -82,3 +93,24 @@ def test_an_envelope_is_only_read_where_nothing_else_decides() -> None:
 def test_a_message_without_a_date_is_meant_by_no_day() -> None:
     undated = MESSAGE._replace(internaldate=b"")
     assert not any(parse(each).matches(undated) for each in ("before:2100-01-01", "after:1970-01-01", "on:2026-07-17"))
+
+
+def test_a_message_is_read_only_where_nothing_else_decides_and_once() -> None:
+    read = []
+
+    def octets() -> tuple[bytes, ...]:
+        read.append(1)
+        return CHUNKS
+
+    def meant(query: Query, mailbox: str = "Work") -> bool:
+        return query.matches(MESSAGE._replace(message=octets, mailbox=mailbox))
+
+    assert not meant(parse("text:meier in:Junk"))
+    assert meant(parse("with:eve@example.net OR in:Work"))
+    assert read == []
+    query = parse("with:eve@example.net")
+    assert meant(query)
+    assert meant(query, "Sent")
+    assert len(read) == 1
+    assert not query.only_envelopes
+    assert parse("from:a@b.c word").only_envelopes

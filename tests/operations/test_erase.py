@@ -176,6 +176,30 @@ def test_a_writer_prunes_what_a_reader_has_erased(
     assert readable(repository) == others(account)
 
 
+@pytest.mark.parametrize(
+    ("query", "uids"),
+    [
+        ("with:carl@example.com", {1}), ("with:@example.net", {2}), ('text:"Carl Friedrich"', {3}),
+        ("with:carl@example.com OR text:carl -subject:copy", {3}), ("text:carl in:Work", set()),
+    ],
+)  # fmt: skip
+def test_whoever_is_only_in_copy_or_in_the_text_is_found_too(
+    take: Backup, account: SimulatedAccount, gone: Erase, repository: Repository, query: str, uids: set[int]
+) -> None:
+    account.create(b"Work")
+    account.append(
+        b"INBOX",
+        b"Cc: Bob <bob@example.com>,\r\n Carl <carl@example.com>\r\n" + message("A copy", "x\r\n"),
+        b"Bcc: eve@example.net\r\n" + message("Hidden", "y\r\n"),
+        message("In the text", "about Carl\r\nFriedrich\r\n", attachments=(Attachment("a", noise("a", 50_000)),)),
+    )
+    account.append(b"Work", message("At work", "z\r\n"))
+    take()
+    report = gone(query)
+    assert (report.messages, report.unread) == (len(uids), [])
+    assert {name: set(box) for name, box in readable(repository).items()} == {b"INBOX": {1, 2, 3} - uids, b"Work": {1}}
+
+
 def test_lists_say_what_is_missing_and_why(mixed: None, gone: Erase, repository: Repository) -> None:
     before = {
         line.id: line for record in newest(repository).mailboxes for line in look.messages(repository, record)
