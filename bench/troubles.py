@@ -20,6 +20,8 @@ FAKETIME = (
     Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"),
     Path("/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1"),
 )
+
+
 class Sample(NamedTuple):
     """What a process takes. age: seconds since it was started; resident: octets; files: open file descriptors; busy:
     seconds of processor time so far."""
@@ -50,9 +52,11 @@ class Daemon:
     def start(self) -> None:
         environment = {**os.environ, "BACKUPD_CONFIG": str(self._config)}
         if self._library:
+            # With the library's "monotonic fix" each wait of a thread for another ends at once: all of them spin.
             environment |= {
                 "LD_PRELOAD": str(self._library), "FAKETIME_TIMESTAMP_FILE": str(self._clock),
                 "FAKETIME_CACHE_DURATION": "2", "FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1",
+                "FAKETIME_FORCE_MONOTONIC_FIX": "0",
             }  # fmt: skip
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
