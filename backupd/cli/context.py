@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 from cyclopts import Parameter
 
 from backupd.cli import output
-from backupd.errors import BackupdError, Busy, StateDamaged, UsageError
+from backupd.errors import BackupdError, Busy, StateDamaged, StorageDenied, StorageFull, UsageError
 
 if TYPE_CHECKING:
     from backupd.config import Config
@@ -95,10 +95,33 @@ class Context:
         return self._with_state(lambda: open_repository(self.config, storage))
 
     @contextmanager
-    def repository(self) -> Iterator[Repository]:
-        """The configured repository, open. Raises NoRepository, WrongKey, ConfigError."""
-        with self.open_repository() as repository:
+    def repository(self, *, only_reads: bool = False) -> Iterator[Repository]:
+        """The configured repository, open. Raises NoRepository, WrongKey, ConfigError; StorageDenied and StorageFull of
+        the state only for who adds to the repository."""
+        with self._some_state() if only_reads else nullcontext(), self.open_repository() as repository:
             yield repository
+
+    @contextmanager
+    def _some_state(self) -> Iterator[None]:
+        """Within the block, a state that cannot be had - it is another user's, its disk is full - is a temporary one.
+        Whoever only reads mail needs nothing that lasts, and may be in a hurry."""
+        try:
+            with self.state():
+                pass
+        except (StorageDenied, StorageFull) as error:
+            import tempfile
+
+            config, meters = self.config, len(self._meters)
+            with tempfile.TemporaryDirectory(prefix="backupd-state-") as folder:
+                self.note(f"{error}; going on with a temporary one")
+                self.__dict__["config"] = config.model_copy(update={"state_dir": Path(folder)})
+                try:
+                    yield
+                finally:
+                    self.__dict__["config"] = config
+                    del self._meters[meters:]
+        else:
+            yield
 
     def record_requests(self) -> None:
         """Put what buckets were asked for into the state. Only `status` needs it, so no command fails of it."""

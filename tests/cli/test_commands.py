@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -199,3 +200,17 @@ def test_an_interrupt_ends_with_130(configured: Path, environment: dict[str, str
             process.send_signal(number)
             _, err = process.communicate(timeout=30)
         assert (process.returncode, "Traceback" in err) == (130, False)
+
+
+def test_who_only_reads_needs_no_state_and_who_writes_does(run: Run, backed_up: list[bytes], tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.rename(tmp_path / "elsewhere")
+    state.write_text("a folder that cannot be made")
+    for command in (["snapshots"], ["ls", "alice@latest"], ["diff", "alice@latest", "alice@latest"]):
+        result = run(*command)
+        assert (result.code, "going on with a temporary one" in result.err) == (0, True)
+    assert run("restore", "alice@latest", f"eml:{tmp_path}/out").code == 0
+    assert len(list((tmp_path / "out").rglob("*.eml"))) == len(backed_up)
+    assert run("backup", "alice").code == 1
+    assert state.read_text() == "a folder that cannot be made"
+    assert list(Path(tempfile.gettempdir()).glob("backupd-state-*")) == []

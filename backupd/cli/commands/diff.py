@@ -39,7 +39,7 @@ def command(
     from backupd.operations import look
     from backupd.operations.diff import diff
 
-    with context.repository() as repository:
+    with context.repository(only_reads=True) as repository:
         (old_ref, old), (new_ref, new) = (context.find(repository, text) for text in (before, after))
         found = diff(repository, old, new)
         lines = look.Lines(repository)

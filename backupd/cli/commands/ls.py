@@ -33,7 +33,7 @@ def command(snapshot: str, mailbox: str | None = None, /, *, context: Here) -> i
     """
     from backupd.operations import look
 
-    with context.repository() as repository:
+    with context.repository(only_reads=True) as repository:
         ref, found = context.find(repository, snapshot)
         if mailbox is None:
             _mailboxes(context, repository, ref, found)

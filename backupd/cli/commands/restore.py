@@ -52,7 +52,7 @@ def command(
     from backupd.operations.opening import target_opener
     from backupd.operations.restore import restore
 
-    with context.repository() as repository, context.state() as state:
+    with context.repository(only_reads=True) as repository, context.state() as state:
         ref, _ = context.find(repository, snapshot)
         open_target = target_opener(context.config, target, into=into, secrets=repository.secrets)
         with shown(context) as observer, context.stopping() as stop, _naming(target):

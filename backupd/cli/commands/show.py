@@ -40,7 +40,7 @@ def command(
 
     if raw and context.json:
         raise UsageError("--raw and --json exclude each other", remedy="leave one of them out")
-    with context.repository() as repository:
+    with context.repository(only_reads=True) as repository:
         ref, found = context.find(repository, snapshot)
         place = look.find_message(repository, found, message)
         body = MessageStore(repository).load(place.pair[0].message)

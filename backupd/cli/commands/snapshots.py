@@ -25,7 +25,7 @@ def command(account: str | None = None, /, *, context: Here) -> int:
     from backupd.operations import look
     from backupd.operations.protection import Protection
 
-    with context.repository() as repository:
+    with context.repository(only_reads=True) as repository:
         try:
             protection = Protection(repository, datetime.now(UTC))
         except Damaged as error:
