@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,24 @@ import pytest
 
 from backupd.mail.base64lines import Wrapping, encode
 from backupd.model import MessageState
-from backupd.repository import block, erasures, holds, index, names, parity, payload, recipe, runs, slots
+from backupd.repository import (
+    block,
+    erasures,
+    holds,
+    index,
+    marks,
+    names,
+    needs,
+    parity,
+    payload,
+    recipe,
+    record,
+    runs,
+    slots,
+)
 from backupd.repository.keys import Secrets
 from backupd.repository.payload import BlobKind
+from tests.support.memory_storage import MemoryStorage
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "vectors.json").read_text())
 
@@ -123,3 +139,42 @@ def test_erasures(secrets: Secrets) -> None:
         record = erasures.unseal(data, secrets, name)
         assert (record.format, record.created, record.reason) == (1, vector["created"], vector["reason"])
         assert (record.messages.hex(), record.envelopes.hex()) == (vector["messages"], vector["envelopes"])
+
+
+def _hexadecimal(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {name: _hexadecimal(each) for name, each in value.items()}
+    return [_hexadecimal(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def test_the_record(secrets: Secrets) -> None:
+    vector = VECTORS["record"]
+    whose = record.Signer(secrets.repository, octets("record", "public_key"))
+    assert record.signer(secrets) == whose
+    assert record.name_of(octets("record", "object"), datetime(2026, 11, 2, 12, tzinfo=UTC)) == vector["name"]
+    entries = list(record.cut(octets("record", "object"), vector["name"]))
+    assert record.join(entries) == octets("record", "object")
+    for wanted, found in zip(vector["entries"], entries, strict=True):
+        signed = record.verify(found, whose, "x")
+        assert (signed.id.hex(), signed.octets.hex()) == (wanted["id"], wanted["octets"])
+        assert _hexadecimal(msgspec.structs.asdict(signed.entry)) == wanted["fields"]
+        assert record.sign(signed.entry, secrets) == signed  # Ed25519 has no chance in it
+    assert record.unseal(signed.entry, secrets, "x") == vector["reasons"]
+
+
+@pytest.mark.parametrize("kind", ["mark", "need"])
+def test_marks_and_needs(kind: str) -> None:
+    vector = VECTORS[kind]
+    storage = MemoryStorage()
+    storage.put(vector["name"], [octets(kind, "octets")])
+    when = datetime(2026, 11, 2, 12, tzinfo=UTC)
+    if kind == "mark":
+        assert marks.put(storage, vector["objects"], vector["why"], when) == vector["name"]
+        (found,) = marks.read(storage)
+        assert (found.mark.objects, found.mark.why) == (vector["objects"], vector["why"])
+    else:
+        assert needs.put(storage, vector["mark"], vector["objects"], when) == vector["name"]
+        (need,) = needs.read(storage)
+        assert (need.need.objects, need.need.mark) == (vector["objects"], vector["mark"])
