@@ -19,7 +19,7 @@ from backupd.daemon.pulse import Pulse
 LONGEST_STATUS = 1024
 """Octets. systemd ignores datagrams of more than 4,096, and a status is one line on a terminal."""
 _SECONDS = 5.0
-"""systemd takes notes at once; one that does not for so long is not waited for."""
+"""systemd takes notes at once; one that does not for so long is not waited for again until it does."""
 
 
 class Supervisor:
@@ -122,7 +122,7 @@ class Supervisor:
         name = f"\0{self._address[1:]}" if self._address.startswith("@") else self._address
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as there:
-                there.settimeout(_SECONDS)
+                there.settimeout(0 if self._failed else _SECONDS)
                 there.connect(name)
                 there.sendall("\n".join(lines).encode())
         except OSError as error:

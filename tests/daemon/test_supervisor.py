@@ -50,6 +50,31 @@ def test_a_reload_is_dated_by_the_clock_systemd_compares_it_with(manager: Manage
     assert before <= told <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
 
 
+def test_who_does_not_listen_is_waited_for_once_until_it_does(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float | None] = []
+    of_socket = socket.socket.settimeout
+
+    def noted(self: socket.socket, seconds: float | None) -> None:
+        waits.append(seconds)
+        of_socket(self, seconds and 0.01)
+
+    told: list[str] = []
+    supervisor = Supervisor(manager.address, tell=told.append)
+    monkeypatch.setattr(socket.socket, "settimeout", noted)
+    while not told:
+        supervisor.alive()
+    for _ in range(3):
+        supervisor.alive()
+    assert waits[-4:] == [5.0, 0, 0, 0]
+    assert len(told) == 1
+    manager.raw()
+    supervisor.alive()
+    supervisor.alive()
+    assert waits[-2:] == [0, 5.0]
+
+
 def test_the_same_status_is_told_once(manager: Manager) -> None:
     supervisor = Supervisor(manager.address)
     for text in ("idle", "idle", "busy", "idle"):
