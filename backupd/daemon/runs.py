@@ -34,6 +34,7 @@ class Asked(Protocol):
 
     def request(self, name: str, *, delay: float = 0.0, by_hand: bool = False) -> bool: ...
     def hold(self, name: str, seconds: float) -> None: ...
+    def release(self, name: str) -> None: ...
     def space(self, name: str, seconds: float) -> None: ...
 
 
@@ -103,6 +104,7 @@ class Runs:
                 runs=known.runs + 1, new_messages=known.new_messages + report.new,
                 downloaded=known.downloaded + report.downloaded, stored=known.stored + report.stored,
             )  # fmt: skip
+        self._desk.release(account)  # what it was held for is over, as a run by hand has shown
         if known and known.schedule == CONTINUOUS:
             self._desk.space(account, max(FEWEST_SECONDS, _SHARE_OF_TIME * seconds))
         if report.snapshot is None:

@@ -82,10 +82,15 @@ class RecordState(ABC):
 
     def record_gone(self, ledger: int, names: Iterable[str]) -> None:
         """These objects of the record are not there any more; what they held may be in others."""
+        gone = [(ledger, name) for name in names]
         with self._transaction() as database:
+            # SQLite gives the number of a row that is deleted to the next one, which does not hold these entries.
             database.executemany(
-                "DELETE FROM record_object WHERE ledger = ? AND name = ?", [(ledger, name) for name in names]
+                "UPDATE record_entry SET object = 0 WHERE object ="
+                " (SELECT number FROM record_object WHERE ledger = ? AND name = ?)",
+                gone,
             )
+            database.executemany("DELETE FROM record_object WHERE ledger = ? AND name = ?", gone)
 
     def record_objects(self, ledger: int) -> dict[str, int]:
         """Sizes of the objects that were read."""

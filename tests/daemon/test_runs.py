@@ -26,6 +26,7 @@ class Desk:
         self.asked: list[tuple[str, float]] = []
         self.held: list[tuple[str, float]] = []
         self.spaced: list[tuple[str, float]] = []
+        self.released: list[str] = []
 
     def request(self, name: str, *, delay: float = 0.0, by_hand: bool = False) -> bool:
         self.asked.append((name, delay))
@@ -33,6 +34,9 @@ class Desk:
 
     def hold(self, name: str, seconds: float) -> None:
         self.held.append((name, seconds))
+
+    def release(self, name: str) -> None:
+        self.released.append(name)
 
     def space(self, name: str, seconds: float) -> None:
         self.spaced.append((name, seconds))
@@ -110,8 +114,10 @@ def test_a_failure_is_tried_again_and_the_schedule_waits_as_long(scene: Scene) -
         assert live.held_until == NOW + timedelta(seconds=seconds)
         assert scene.desk.asked[-1] == scene.desk.held[-1] == ("alice", seconds)
     assert scene.told.heard[-1] == ("failed", "alice", "network", "3")
-    live = scene.run(report())
+    assert scene.desk.released == []
+    live = scene.run(report())  # by hand, before the hold is over
     assert (live.failures, live.error, live.held_until, live.failing_since) == (0, "", None, None)
+    assert scene.desk.released == ["alice"]
 
 
 @pytest.mark.parametrize(

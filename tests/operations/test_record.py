@@ -274,6 +274,14 @@ def test_the_newest_entries_taken_away_are_told_by_whoever_has_known_them(site: 
     assert site.grave(exported=exported) == [(Severity.CRITICAL, names.LOG)]
 
 
+def test_what_is_gone_from_the_record_is_told_until_somebody_accepts_it(site: Site) -> None:
+    assert site.grave(site.state) == []
+    site.storage.delete(site.log[-1])
+    for _ in range(3):
+        assert site.grave(site.state) == [(Severity.CRITICAL, names.LOG)]
+        hold.add(site.repository, "alice", ["alice"], reason="one more entry", state=site.state, now=NOW)
+
+
 def test_a_host_without_a_key_checks_the_record_by_an_export(site: Site, state: State) -> None:
     exported = record_export.parse(record_listing.exported(site.repository, site.state, NOW).text, "a file")
     assert checker(None, {})(site.storage, None, deep=True) is None
