@@ -12,6 +12,8 @@ import pytest
 from backupd.mail import dates
 from backupd.model import Mailbox
 from backupd.targets.base import Outcome, Outgoing
+from backupd.targets.imap.clearing import clear
+from backupd.wire.imap_settings import ImapSettings
 from tests.conftest import StartDovecot
 from tests.support.corpus import crlf, spread
 from tests.support.dovecot_account import FORMATS, Account
@@ -265,3 +267,17 @@ def test_a_restore_that_was_stopped_is_completed_without_duplicates(account: Acc
     restore(account, INBOX, sent)
     assert raws_in(account) == Counter(each.body for each in sent)
     assert raws_in(account).total() == len(sent)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_what_a_trial_left_is_removed_with_the_levels_above_it(start_dovecot: StartDovecot, kind: str) -> None:
+    account = start_dovecot().account(kind)
+    for into in ("", "drill-10"):
+        restore(account, mailbox(b"X/Y/Z"), [outgoing(message("it stays"))], into=into)
+    before = account.mailboxes()
+    for name in (b"X/Y/Z", b"INBOX", b"X"):
+        restore(account, mailbox(name), [outgoing(message("it goes"))], into="drill-1")
+    restore(account, mailbox(b"U/V/W"), [outgoing(message("it goes"))], into="drill-1")
+    settings = ImapSettings(account.host, account.username, account.password, account.port, "none")
+    assert clear(settings, "drill-1") == []
+    assert account.mailboxes() == before

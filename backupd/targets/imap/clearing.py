@@ -33,6 +33,10 @@ def clear(
             connection.wait(connection.send(b"UNSUBSCRIBE", string(name)))
             if connection.wait(connection.send(b"DELETE", string(name))).status.kind != b"OK":
                 left.append(name)
-        return left
+        if not left:
+            return []
+        # Where a mailbox is only a level above others, it goes with the last of them (RFC 9051, 6.3.5).
+        there = {each.raw_name for each in list_account(connection)[0]}
+        return [name for name in left if name in there]
     finally:
         connection.logout()
