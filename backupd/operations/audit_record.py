@@ -15,8 +15,8 @@ from backupd.repository import names
 from backupd.repository.repository import Repository
 from backupd.storage.base import Storage
 
-_RECORDED = "the signed record tells whether they were forgotten, and what went without is told by itself"
-_NOT_RECORDED = "pruned, repaired, or removed by somebody; an audit with a key misses those that are needed"
+_RECORDED = "the signed record was asked: what went without an entry in it is told apart"
+_NOT_RECORDED = "pruned, repaired, or removed by somebody; an audit with a key tells what is needed and not there"
 
 
 class CheckRecord(Protocol):

@@ -13,7 +13,7 @@ from backupd.cli.context import Context
 from backupd.config.times import schedule
 
 EXAMPLE = Path(__file__).parents[2] / "docs/backupd.cron"
-LINES = [line for line in EXAMPLE.read_text().splitlines() if re.match(r"[\d*]", line)]
+LINES = [line.removeprefix("# ") for line in EXAMPLE.read_text().splitlines() if re.match(r"(?:# )?[\d*]", line)]
 
 
 def command_of(line: str) -> list[str]:
@@ -24,7 +24,7 @@ def command_of(line: str) -> list[str]:
 
 
 def test_there_is_something_in_it() -> None:
-    assert [command_of(line)[1] for line in LINES] == ["backup", "copy", "prune", "audit"]
+    assert [command_of(line)[1] for line in LINES] == ["backup", "forget", "prune", "audit", "copy"]
 
 
 @pytest.mark.parametrize("line", LINES, ids=lambda line: line.split()[7])

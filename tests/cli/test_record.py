@@ -19,6 +19,7 @@ def test_a_removal_is_seen_by_whoever_has_a_key_or_an_export(
     first, _ = (each["id"] for each in here("snapshots", "--json").document)  # type: ignore[attr-defined]
     exported = here("record", "export", "record.txt")
     assert (exported.code, exported.out, "keep it elsewhere" in exported.err) == (0, "", True)
+    assert here("record", "export", "record.txt").code == 2, "the older one may be the better proof"
     assert (tmp_path / "record.txt").read_text().startswith("BACKUPD-RECORD-1\nrepository ")
     assert here("audit", "alice", "--record", "record.txt").code == 0
 

@@ -12,7 +12,7 @@ from backupd.cli import output
 from backupd.cli.context import Context, Here
 from backupd.cli.output import Column
 
-_FORGOTTEN = "keep it safe, and change repository.passphrase or repository.key where the old one was configured"
+_FORGOTTEN = "keep it safe, and change repository.passphrase or repository.key_file where the old one was configured"
 
 
 def list_command(*, context: Here) -> int:

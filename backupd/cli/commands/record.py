@@ -68,7 +68,14 @@ def export_command(path: Path | None = None, /, *, context: Here) -> int:
         exported = record_listing.exported(repository, state, datetime.now(UTC))
     if path is not None:
         try:
-            path.write_text(exported.text, encoding="utf-8")
+            with path.open("x", encoding="utf-8") as file:
+                file.write(exported.text)
+        except FileExistsError:
+            raise UsageError(
+                "there is a file already",
+                subject=str(path),
+                remedy="choose another name: the older one may prove more",
+            ) from None
         except OSError as error:
             raise UsageError(f"this file cannot be written: {error}", subject=str(path)) from None
         context.note(f"written to {path}: keep it elsewhere")
