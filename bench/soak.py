@@ -41,7 +41,7 @@ def configuration(folder: Path, accounts: Mapping[str, tuple[Account, CuttingDoo
     return {
         "state_dir": str(folder / "state"),
         "repository": {"url": str(folder / "repository"), "passphrase": PASSPHRASE},
-        "retention": {"keep_last": 50, "keep_within": "1h", "keep_hourly": 48},
+        "retention": {"keep_last": 5, "keep_within": "10m"},  # as many after ten minutes as in the end
         "maintenance": {"forget": "every 5 minutes", "prune": "every 7 minutes"},
         "concurrency": 4,
         "accounts": {
