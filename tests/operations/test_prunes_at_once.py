@@ -1,0 +1,380 @@
+"""Several prunes at the same time, which do not know the same: what one of them removes must not be what another one
+leaves. Each rule by itself, as in test_prune_races.py."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+
+import pytest
+
+from backupd.errors import Overtaken
+from backupd.operations.messages import MessageStore
+from backupd.repository import marks, names
+from backupd.repository.repository import Repository
+from backupd.storage.base import Buffer
+from tests.support import archive
+from tests.support.mail import message, noise
+from tests.support.pruning import (
+    ATTACHED,
+    DROPPED,
+    HOUR,
+    KEPT,
+    before,
+    blob,
+    can_be_read,
+    count,
+    entries,
+    garbage,
+    is_there,
+    opened,
+    pruned,
+    store,
+    untrue,
+)
+from tests.support.scene import Scene
+from tests.support.simulated_world import View
+
+RIGHT = timedelta()
+"""By how much the clocks of these prunes are wrong."""
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    scene = Scene()
+    yield scene
+    scene.close()
+
+
+def go_on(scene: Scene, repository: Repository, hours: float) -> None:
+    """A run works for so many hours, and looks at marks as it must."""
+    for _ in range(round(2 * hours)):
+        scene.world.wait(0.5)
+        assert repository.erasure_of(blob(repository, KEPT)) is None
+
+
+# -- needs and their marks ---------------------------------------------------------------------------------------------
+
+
+def test_a_prune_that_reads_needs_when_another_one_has_removed_them_with_their_mark_removes_nothing(
+    scene: Scene,
+) -> None:
+    garbage(scene, DROPPED)
+    with opened(scene, 2) as repository, repository.running(None):
+        assert repository.relies(blob(repository, DROPPED))
+        pruned(scene)
+        go_on(scene, repository, 4)
+        # The second listing of needs: the first one asks what time it is.
+        other = lambda view: before(view, "list", names.NEEDS, lambda: pruned(scene), skip=1)  # noqa: E731
+        pruned(scene, meanwhile=other)
+        store(repository, DROPPED, hours=2)
+    assert is_there(scene, DROPPED)
+
+
+def test_a_need_for_a_mark_that_came_while_a_prune_lasted_is_left_alone(scene: Scene) -> None:
+    garbage(scene, DROPPED)
+    with opened(scene, 2) as repository, repository.running(None):
+        assert repository.relies(blob(repository, DROPPED))
+
+        def another_marks_and_is_answered() -> None:
+            pruned(scene)
+            go_on(scene, repository, 0.5)
+
+        pruned(scene, meanwhile=lambda view: before(view, "list", names.SNAPSHOTS, another_marks_and_is_answered))
+        go_on(scene, repository, 4)
+        pruned(scene)
+        store(repository, DROPPED, hours=2)
+    assert is_there(scene, DROPPED)
+
+
+def test_what_needs_say_is_not_believed_for_longer_because_reading_them_took_long(scene: Scene) -> None:
+    """Whoever copies to a repository says what it needs, and waits an hour."""
+    garbage(scene, DROPPED)
+    pruned(scene)
+    scene.world.wait(4)
+    slow = lambda view: before(view, "list", names.MARKS, lambda: scene.world.wait(0.5), skip=1)  # noqa: E731
+    assert pruned(scene, meanwhile=slow).removed == 0
+    assert pruned(scene).removed > 0
+
+
+def test_a_mark_of_which_something_stays_goes_when_that_was_said_for_an_hour(scene: Scene) -> None:
+    """For as long as one prune may be removing what another one leaves, nobody must rely on it."""
+    garbage(scene, DROPPED)
+    pruned(scene)
+    (mark,) = marks.read(View(scene.storage))
+    scene.world.wait(4)
+    damaged = names.index("0" * 64)
+
+    def another_leaves_everything_and_a_run_comes() -> None:
+        scene.storage.objects[damaged], scene.storage.stored[damaged] = b"which nobody can read", 0.0
+        assert pruned(scene).needed
+        assert mark.name in scene.storage.objects
+        del scene.storage.objects[damaged], scene.storage.stored[damaged]
+        with opened(scene, 2) as repository, repository.running(None):
+            store(repository, DROPPED, hours=2)
+
+    other = lambda view: before(view, "delete", "", another_leaves_everything_and_a_run_comes)  # noqa: E731
+    assert pruned(scene, meanwhile=other).removed > 0
+    assert is_there(scene, DROPPED)
+    assert untrue(scene) == []
+
+
+def test_a_mark_of_which_something_stays_is_kept_for_that_hour_and_no_longer(scene: Scene) -> None:
+    with opened(scene) as repository:
+        store(repository, KEPT)
+    packs = [name for name in scene.storage.objects if name.startswith(names.PACKS)]
+    marks.put(View(scene.storage), packs, "forged", scene.world.time())
+    for hours, left in ((4, (1, 1)), (0.5, (1, 1)), (0.6, (0, 0))):
+        assert pruned(scene, 0, hours=hours).needed == packs
+        assert (count(scene, names.MARKS), count(scene, names.NEEDS)) == left
+
+
+# -- what is in several places -----------------------------------------------------------------------------------------
+
+
+def twice(scene: Scene) -> list[tuple[str, str]]:
+    """A message that a snapshot needs is stored twice: (pack, index object), the one first that is the home of it when
+    both are marked, or none is."""
+    with opened(scene) as repository:
+        store(repository, KEPT)
+        before = set(scene.storage.objects)
+        mails = MessageStore(repository)
+        for _ in range(2):
+            repository.distrust(blob(repository, DROPPED))
+            mails.store(DROPPED)
+            repository.flush()
+        new = set(scene.storage.objects) - before
+        indexes = [name for name in new if name.startswith(names.INDEX)]
+        found = [(names.pack(each.name.hex()), name) for name in indexes for each in entries(repository, name)]
+        store(repository, DROPPED, hours=1)
+    return sorted(found, key=lambda each: (len(scene.storage.objects[each[0]]), each[0]), reverse=True)
+
+
+def test_two_prunes_that_know_different_marks_do_not_remove_both_places_of_a_blob(scene: Scene) -> None:
+    home, second = twice(scene)
+    view = View(scene.storage)
+    marks.put(view, list(home), "the other place is whole", scene.world.time())
+    scene.world.wait(4)
+
+    def another_place_is_marked() -> None:
+        marks.put(view, list(second), "the other place is whole", scene.world.time())
+        scene.world.wait(4)
+
+    def meanwhile(slow: View) -> None:
+        before(slow, "list", names.INDEX, another_place_is_marked)
+        before(slow, "delete", "", lambda: pruned(scene, now=RIGHT))
+
+    pruned(scene, 0, meanwhile=meanwhile)
+    for _ in range(3):
+        assert can_be_read(scene, DROPPED)
+        pruned(scene, hours=4, now=RIGHT)
+    assert is_there(scene, DROPPED)
+
+
+def test_two_prunes_that_know_different_marks_do_not_remove_both_indexes_of_a_pack(scene: Scene) -> None:
+    garbage(scene)
+    view = View(scene.storage)
+    with opened(scene) as repository:
+        ours = sorted(name for name in scene.storage.objects if name.startswith(names.INDEX))
+        told = repository.add_index([entry for name in ours for entry in entries(repository, name)])
+    marks.put(view, ours, "another one tells the same", scene.world.time())
+    scene.world.wait(4)
+
+    def the_other_one_is_marked() -> None:
+        marks.put(view, told, "another one tells the same", scene.world.time())
+        scene.world.wait(4)
+
+    def two_others() -> None:
+        for _ in range(2):
+            pruned(scene, now=RIGHT)
+
+    def meanwhile(slow: View) -> None:
+        before(slow, "list", names.INDEX, the_other_one_is_marked)
+        before(slow, "delete", "", two_others)
+
+    pruned(scene, 0, meanwhile=meanwhile)
+    assert can_be_read(scene, KEPT)
+
+
+def test_what_a_run_relies_on_is_answered_for_also_when_it_was_moved(scene: Scene) -> None:
+    """It is in the new pack too, but the run does not look after that."""
+    with opened(scene) as repository:
+        for hours, mail in enumerate((KEPT, ATTACHED)):
+            store(repository, mail, hours=hours)
+        dropped = store(repository, DROPPED, hours=2)
+    with opened(scene, 2) as repository, repository.running(None):
+        assert repository.relies(blob(repository, DROPPED))
+        assert pruned(scene).moved > 0
+        go_on(scene, repository, 1)
+        with opened(scene, 1) as other:
+            other.remove_snapshot(dropped)
+        assert pruned(scene).marked > 0
+        for _ in range(3):
+            go_on(scene, repository, 4)
+            pruned(scene)
+        store(repository, DROPPED, hours=3)
+    assert is_there(scene, DROPPED)
+
+
+def test_a_machine_that_stood_still_does_not_go_on_because_what_it_relied_on_was_moved(scene: Scene) -> None:
+    with opened(scene) as repository:
+        for hours, mail in enumerate((KEPT, ATTACHED, DROPPED)):
+            store(repository, mail, hours=hours)
+    with opened(scene, 2) as repository, repository.running(None):
+        assert repository.relies(blob(repository, DROPPED))
+        assert pruned(scene).moved > 0
+        pruned(scene, hours=4)
+        with pytest.raises(Overtaken):
+            store(repository, DROPPED, hours=3)
+
+
+# -- parents that a mark did not know ----------------------------------------------------------------------------------
+
+
+def parent_beside_a_mark(scene: Scene) -> str:
+    """A snapshot that was stored while a prune lasted, whose mark names what it needs; its object's name."""
+    garbage(scene, DROPPED)
+    with opened(scene, 2) as repository, repository.running(None):
+        assert repository.relies(blob(repository, DROPPED))
+        parents = []
+        stored = lambda: parents.append(store(repository, DROPPED, hours=2))  # noqa: E731
+        pruned(scene, meanwhile=lambda view: before(view, "list", names.INDEX, stored))
+    assert count(scene, names.NEEDS) == 0
+    return parents[0].name
+
+
+@pytest.mark.parametrize("looks", [True, False])
+def test_a_run_ends_when_its_parent_is_forgotten_that_an_earlier_mark_may_not_have_known(
+    scene: Scene, looks: bool
+) -> None:
+    name = parent_beside_a_mark(scene)
+    with opened(scene, 2) as repository:
+        parent = next(ref for ref in repository.refs() if ref.name == name)
+        records = repository.snapshot(parent).mailboxes
+        with repository.running(parent):
+            go_on(scene, repository, 3.5)
+            with opened(scene, 1) as other:
+                other.remove_snapshot(parent)
+            if looks:
+                with pytest.raises(Overtaken):
+                    go_on(scene, repository, 0.5)
+            pruned(scene)
+            with pytest.raises(Overtaken):
+                repository.put_snapshot(archive.snapshot(records, time=archive.NOON + 9 * HOUR))
+    assert count(scene, names.SNAPSHOTS) == 1
+
+
+def test_a_snapshot_whose_parent_went_while_it_was_stored_is_taken_back(scene: Scene) -> None:
+    name = parent_beside_a_mark(scene)
+    with opened(scene, 2) as repository:
+        parent = next(ref for ref in repository.refs() if ref.name == name)
+        records = repository.snapshot(parent).mailboxes
+        with repository.running(parent):
+            go_on(scene, repository, 3.5)
+
+            def others_at_work() -> None:
+                with opened(scene, 1) as other:
+                    other.remove_snapshot(parent)
+                pruned(scene)
+
+            assert isinstance(repository.storage, View)
+            before(repository.storage, "put", names.SNAPSHOTS, others_at_work)
+            with pytest.raises(Overtaken):
+                repository.put_snapshot(archive.snapshot(records, time=archive.NOON + 9 * HOUR))
+    assert count(scene, names.SNAPSHOTS) == 1
+
+
+# -- indexes that come late --------------------------------------------------------------------------------------------
+
+
+def watched(scene: Scene, view: View) -> None:
+    """Whenever an index object is stored through this view, all that it tells of is there."""
+    plain = view.put
+
+    def put(name: str, data: Sequence[Buffer]) -> None:
+        plain(name, data)
+        if name.startswith(names.INDEX):
+            assert untrue(scene) == []
+
+    view.put = put  # type: ignore[method-assign]
+
+
+def test_a_run_that_stood_still_while_it_stored_packs_tells_of_none_that_has_gone(scene: Scene) -> None:
+    garbage(scene)
+    large = [message(f"Large {number}", noise(number, 9000).hex()) for number in (9, 10, 11)]
+    with opened(scene, 2) as repository, repository.running(None):
+        for mail in large:
+            MessageStore(repository).store(mail)
+        repository.relies(blob(repository, KEPT))
+
+        def a_leftover_goes() -> None:
+            scene.world.wait(50)
+            with opened(scene, 1) as other:  # the leftover is not the last object
+                store(other, ATTACHED, hours=3)
+            assert pruned(scene, now=RIGHT).leftovers > 0
+            pruned(scene, hours=4, now=RIGHT)
+
+        view = repository.storage
+        assert isinstance(view, View)
+        watched(scene, view)
+        plain = view.put
+
+        def put(name: str, data: Sequence[Buffer]) -> None:
+            if name.startswith(names.PACKS) and threading.current_thread() is threading.main_thread():
+                a_leftover_goes()  # the last pack is about to be stored, by whoever flushes
+            plain(name, data)
+
+        view.put = put  # type: ignore[method-assign]
+        with pytest.raises(Overtaken):
+            repository.flush()
+    assert untrue(scene) == []
+
+
+def removed_by_others(scene: Scene, days: float = 0) -> None:
+    """Everything but the newest snapshot is forgotten, and what only the others needed goes."""
+    with opened(scene, 1) as other:
+        for ref in other.refs()[:-1]:
+            other.remove_snapshot(ref)
+    scene.world.wait(24 * days)
+    for hours in (0, 4, 4):
+        pruned(scene, hours=hours, now=RIGHT)
+
+
+@pytest.mark.parametrize("days", [0, 3])
+def test_a_prune_that_stood_still_tells_of_no_pack_that_others_have_removed(scene: Scene, days: int) -> None:
+    """After it has moved what it moves; and after it has read what it tells anew."""
+    with opened(scene) as repository:
+        for hours, mail in enumerate((KEPT, DROPPED, ATTACHED)):
+            store(repository, mail, hours=hours)
+
+    def meanwhile(view: View) -> None:
+        watched(scene, view)
+
+        def when_it_has_moved() -> None:
+            if days:
+                before(view, "list", names.MARKS, lambda: removed_by_others(scene, days))
+            else:
+                before(view, "get", names.INDEX, lambda: removed_by_others(scene), skip=2)
+
+        before(view, "put", names.PACKS, when_it_has_moved)
+
+    pruned(scene, 0, meanwhile=meanwhile)
+    assert untrue(scene) == []
+    assert is_there(scene, ATTACHED)
+
+
+def test_a_prune_moves_nothing_into_a_pack_that_others_may_be_removing(scene: Scene) -> None:
+    """One that died has made the same pack, and another one has marked what it left."""
+    with opened(scene) as repository:
+        for hours, mail in enumerate((KEPT, DROPPED)):
+            store(repository, mail, hours=hours)
+    objects, stored = dict(scene.storage.objects), dict(scene.storage.stored)
+    assert pruned(scene).into == 1
+    (left,) = {name for name in scene.storage.objects if name.startswith(names.PACKS)} - objects.keys()
+    objects[left], stored[left] = scene.storage.objects[left], 0.0
+    scene.storage.objects, scene.storage.stored = objects, stored
+    marks.put(View(scene.storage), [left], "a leftover", scene.world.time())
+    assert pruned(scene, hours=4).into == 0
+    with opened(scene) as repository:
+        assert bytes.fromhex(left[-64:]) not in repository.index.packs()
