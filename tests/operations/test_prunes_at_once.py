@@ -3,17 +3,15 @@ leaves. Each rule by itself, as in test_prune_races.py."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
 
 from backupd.errors import Overtaken
 from backupd.operations.messages import MessageStore
-from backupd.repository import marks, names
+from backupd.repository import marks, names, needs
 from backupd.repository.repository import Repository
-from backupd.storage.base import Buffer
 from tests.support import archive
 from tests.support.mail import message, noise
 from tests.support.pruning import (
@@ -130,6 +128,29 @@ def test_a_mark_of_which_something_stays_is_kept_for_that_hour_and_no_longer(sce
         assert (count(scene, names.MARKS), count(scene, names.NEEDS)) == left
 
 
+@pytest.mark.parametrize("settled", [True, False])
+def test_what_stays_is_told_of_anew_only_when_that_was_said_for_an_hour(scene: Scene, settled: bool) -> None:
+    """One index object, which is marked, tells of it, and of something that waits for that object to go."""
+    with opened(scene) as repository:
+        store(repository, KEPT)
+        large = [message(f"Large {number}", noise(number, 9000).hex()) for number in range(9, 15)]
+        repository.remove_snapshot(store(repository, *large, hours=1))
+    pruned(scene)
+    view = View(scene.storage)
+    (mark,) = marks.read(view)
+    first, second, *_ = [name for name in mark.mark.objects if name.startswith(names.PACKS)]
+    if settled:
+        needs.put(view, mark.name, [first], scene.world.time())
+    scene.world.wait(4)
+
+    def another_one_is_told() -> None:
+        needs.put(view, mark.name, [second], scene.world.time())
+        pruned(scene)
+
+    pruned(scene, meanwhile=lambda slow: before(slow, "delete", "", another_one_is_told))
+    assert untrue(scene) == []
+
+
 # -- what is in several places -----------------------------------------------------------------------------------------
 
 
@@ -183,11 +204,12 @@ def test_two_prunes_that_know_different_marks_do_not_remove_both_indexes_of_a_pa
 
     def the_other_one_is_marked() -> None:
         marks.put(view, told, "another one tells the same", scene.world.time())
-        scene.world.wait(4)
+        scene.world.wait(2.95)
 
     def two_others() -> None:
-        for _ in range(2):
-            pruned(scene, now=RIGHT)
+        """For one of them the second mark is too young, so that the first one ends."""
+        pruned(scene, now=RIGHT)
+        pruned(scene, hours=0.1, now=RIGHT)
 
     def meanwhile(slow: View) -> None:
         before(slow, "list", names.INDEX, the_other_one_is_marked)
@@ -283,98 +305,3 @@ def test_a_snapshot_whose_parent_went_while_it_was_stored_is_taken_back(scene: S
             with pytest.raises(Overtaken):
                 repository.put_snapshot(archive.snapshot(records, time=archive.NOON + 9 * HOUR))
     assert count(scene, names.SNAPSHOTS) == 1
-
-
-# -- indexes that come late --------------------------------------------------------------------------------------------
-
-
-def watched(scene: Scene, view: View) -> None:
-    """Whenever an index object is stored through this view, all that it tells of is there."""
-    plain = view.put
-
-    def put(name: str, data: Sequence[Buffer]) -> None:
-        plain(name, data)
-        if name.startswith(names.INDEX):
-            assert untrue(scene) == []
-
-    view.put = put  # type: ignore[method-assign]
-
-
-def test_a_run_that_stood_still_while_it_stored_packs_tells_of_none_that_has_gone(scene: Scene) -> None:
-    garbage(scene)
-    large = [message(f"Large {number}", noise(number, 9000).hex()) for number in (9, 10, 11)]
-    with opened(scene, 2) as repository, repository.running(None):
-        for mail in large:
-            MessageStore(repository).store(mail)
-        repository.relies(blob(repository, KEPT))
-
-        def a_leftover_goes() -> None:
-            scene.world.wait(50)
-            with opened(scene, 1) as other:  # the leftover is not the last object
-                store(other, ATTACHED, hours=3)
-            assert pruned(scene, now=RIGHT).leftovers > 0
-            pruned(scene, hours=4, now=RIGHT)
-
-        view = repository.storage
-        assert isinstance(view, View)
-        watched(scene, view)
-        plain = view.put
-
-        def put(name: str, data: Sequence[Buffer]) -> None:
-            if name.startswith(names.PACKS) and threading.current_thread() is threading.main_thread():
-                a_leftover_goes()  # the last pack is about to be stored, by whoever flushes
-            plain(name, data)
-
-        view.put = put  # type: ignore[method-assign]
-        with pytest.raises(Overtaken):
-            repository.flush()
-    assert untrue(scene) == []
-
-
-def removed_by_others(scene: Scene, days: float = 0) -> None:
-    """Everything but the newest snapshot is forgotten, and what only the others needed goes."""
-    with opened(scene, 1) as other:
-        for ref in other.refs()[:-1]:
-            other.remove_snapshot(ref)
-    scene.world.wait(24 * days)
-    for hours in (0, 4, 4):
-        pruned(scene, hours=hours, now=RIGHT)
-
-
-@pytest.mark.parametrize("days", [0, 3])
-def test_a_prune_that_stood_still_tells_of_no_pack_that_others_have_removed(scene: Scene, days: int) -> None:
-    """After it has moved what it moves; and after it has read what it tells anew."""
-    with opened(scene) as repository:
-        for hours, mail in enumerate((KEPT, DROPPED, ATTACHED)):
-            store(repository, mail, hours=hours)
-
-    def meanwhile(view: View) -> None:
-        watched(scene, view)
-
-        def when_it_has_moved() -> None:
-            if days:
-                before(view, "list", names.MARKS, lambda: removed_by_others(scene, days))
-            else:
-                before(view, "get", names.INDEX, lambda: removed_by_others(scene), skip=2)
-
-        before(view, "put", names.PACKS, when_it_has_moved)
-
-    pruned(scene, 0, meanwhile=meanwhile)
-    assert untrue(scene) == []
-    assert is_there(scene, ATTACHED)
-
-
-def test_a_prune_moves_nothing_into_a_pack_that_others_may_be_removing(scene: Scene) -> None:
-    """One that died has made the same pack, and another one has marked what it left."""
-    with opened(scene) as repository:
-        for hours, mail in enumerate((KEPT, DROPPED)):
-            store(repository, mail, hours=hours)
-    objects, stored = dict(scene.storage.objects), dict(scene.storage.stored)
-    assert pruned(scene).into == 1
-    (left,) = {name for name in scene.storage.objects if name.startswith(names.PACKS)} - objects.keys()
-    objects[left], stored[left] = scene.storage.objects[left], 0.0
-    scene.storage.objects, scene.storage.stored = objects, stored
-    marks.put(View(scene.storage), [left], "a leftover", scene.world.time())
-    assert pruned(scene, hours=4).into == 0
-    with opened(scene) as repository:
-        assert bytes.fromhex(left[-64:]) not in repository.index.packs()
