@@ -168,7 +168,7 @@ class PruneRun:
         rewriting = self._rewriting(survey, going)
         if not self._dry_run:
             alone = _only_marked(survey, swept, removal.unsettled)
-            self._store(survey, done, superfluous, going, rewriting, alone, removal.unsettled)
+            self._store(survey, done, superfluous, going, rewriting, alone)
         return PruneReport(
             repository=self._storage.url,
             dry_run=self._dry_run,
@@ -266,14 +266,13 @@ class PruneRun:
         going: set[int],
         rewriting: list[str],
         marked: list[str],
-        unsettled: set[str],
     ) -> None:
         """Index what was moved, tell anew what stays, and mark what does not. marked: index objects that are marked,
-        and alone tell of what stays after all; but for what is unsettled, which another prune may be removing."""
+        and alone tell of what stays after all."""
         if moved.fresh or rewriting or marked:
             newly = self._newly_marked()
             going = going | {pack.number for pack in survey.packs if pack.object in newly}
-            entries = chain(moved.fresh, self._told(survey, rewriting, marked, going, unsettled))
+            entries = chain(moved.fresh, self._told(survey, rewriting, marked, going))
             told = self._repository.add_index(entries, before=self._mind_both)
             try:
                 self._mind_both()
@@ -315,7 +314,7 @@ class PruneRun:
         return marks.objects(marks.read(self._storage, {each.name for each in self._known}))
 
     def _told(
-        self, survey: Survey, rewriting: list[str], marked: list[str], going: set[int], unsettled: set[str]
+        self, survey: Survey, rewriting: list[str], marked: list[str], going: set[int]
     ) -> Iterator[PackEntry]:
         """What takes the place of index objects: what they tell of packs that stay, unless another one tells it."""
         kept = {each.name for each in survey.indexes if not each.marked} - set(rewriting)
@@ -323,7 +322,7 @@ class PruneRun:
         for name in rewriting + marked:
             for entry in survey.entries(name):
                 pack = survey.by_name[entry.name]
-                if pack.number in told or (name in marked and (not pack.listed or pack.object in unsettled)):
+                if pack.number in told or (name in marked and not pack.listed):
                     continue
                 if any(survey.indexes[each].name in kept for each in pack.told):
                     continue
@@ -342,7 +341,8 @@ def _untold(survey: Survey, swept: Sweep, *, whole: bool) -> set[int]:
 
 def _only_marked(survey: Survey, swept: Sweep, unsettled: set[str]) -> list[str]:
     """Names of marked index objects that alone tell of packs which were marked and stay, and tell of others that wait
-    for them to go: as long as no other one tells of the former, the latter would stay too, for ever."""
+    for them to go: as long as no other one tells of the former, the latter would stay too, for ever. What is unsettled
+    another prune may be removing."""
     waiting, needed = set(swept.waiting), set(swept.needed) - unsettled
     alone = {pack.number for pack in survey.packs if pack.object in needed and _is_told_by_marked(survey, pack)}
     return sorted(
