@@ -20,7 +20,6 @@ from tests.support.pruning import (
     before,
     blob,
     garbage,
-    is_there,
     opened,
     pruned,
     store,
@@ -82,37 +81,51 @@ def test_a_run_that_stood_still_while_it_stored_packs_tells_of_none_that_has_gon
     assert untrue(scene) == []
 
 
-def removed_by_others(scene: Scene, days: float = 0) -> None:
-    """Everything but the newest snapshot is forgotten, and what only the others needed goes."""
-    with opened(scene, 1) as other:
-        for ref in other.refs()[:-1]:
-            other.remove_snapshot(ref)
-    scene.world.wait(24 * days)
-    for hours in (0, 4, 4):
-        pruned(scene, hours=hours, now=RIGHT)
-
-
-@pytest.mark.parametrize("days", [0, 3])
-def test_a_prune_that_stood_still_tells_of_no_pack_that_others_have_removed(scene: Scene, days: int) -> None:
-    """After it has moved what it moves; and after it has read what it tells anew."""
+def test_a_prune_that_stood_still_while_it_read_what_it_tells_anew_tells_of_nothing_that_has_gone(scene: Scene) -> None:
     with opened(scene) as repository:
-        for hours, mail in enumerate((KEPT, DROPPED, ATTACHED)):
-            store(repository, mail, hours=hours)
+        told = {}
+        for number in range(3):
+            known = set(scene.storage.objects)
+            ref = store(repository, message(f"Large {number}", noise(number, 9000).hex()), hours=number)
+            (name,) = (name for name in scene.storage.objects.keys() - known if name.startswith(names.INDEX))
+            told[name] = ref
+    first = told[min(told)]
+
+    def the_first_one_goes() -> None:
+        with opened(scene, 1) as other:
+            other.remove_snapshot(first)
+        for hours in (0, 4):
+            pruned(scene, hours=hours, now=RIGHT, fewest=100)
 
     def meanwhile(view: View) -> None:
         watched(scene, view)
-
-        def when_it_has_moved() -> None:
-            if days:
-                before(view, "list", names.MARKS, lambda: removed_by_others(scene, days))
-            else:
-                before(view, "get", names.INDEX, lambda: removed_by_others(scene), skip=2)
-
-        before(view, "put", names.PACKS, when_it_has_moved)
+        # All are read for the survey; then again, the first one and then this.
+        before(view, "get", names.INDEX, the_first_one_goes, skip=len(told) + 1)
 
     pruned(scene, 0, meanwhile=meanwhile)
     assert untrue(scene) == []
-    assert is_there(scene, ATTACHED)
+
+
+def test_a_prune_that_stood_still_for_days_while_it_moved_tells_of_no_pack_that_was_taken_for_a_leftover(
+    scene: Scene,
+) -> None:
+    with opened(scene) as repository:
+        for number in range(8):
+            store(repository, message(f"Message {number}", noise(number, 2000).hex()), hours=number)
+
+    def a_leftover_goes() -> None:
+        scene.world.wait(50)
+        with opened(scene, 1) as other:  # the leftover is not the last object
+            store(other, ATTACHED, hours=9)
+        assert pruned(scene, now=RIGHT, fewest=100).leftovers == 1
+        pruned(scene, hours=4, now=RIGHT, fewest=100)
+
+    def meanwhile(view: View) -> None:
+        watched(scene, view)
+        before(view, "put", names.PACKS, lambda: before(view, "get", names.PACKS, a_leftover_goes))
+
+    assert pruned(scene, 0, meanwhile=meanwhile).moved > 0
+    assert untrue(scene) == []
 
 
 def test_a_prune_moves_nothing_into_a_pack_that_others_may_be_removing(scene: Scene) -> None:

@@ -49,9 +49,11 @@ def pruned(
     *,
     hours: float = 0,
     now: timedelta | None = None,
+    fewest: int = 2,
     meanwhile: Callable[[View], None] = lambda _view: None,
 ) -> PruneReport:
-    """A prune on another machine, so many hours from now. meanwhile: may have its requests interrupted."""
+    """A prune on another machine, so many hours from now. fewest: packs or indexes that are joined. meanwhile: may have
+    its requests interrupted."""
     scene.world.wait(hours)
     machine = scene.machines[number]
     with opened(scene, number, role=machine.role) as repository:
@@ -61,7 +63,7 @@ def pruned(
             repository,
             now=scene.world.time(machine.skew if now is None else now),
             grace=3 * HOUR,
-            fewest=2,
+            fewest=fewest,
             max_unused=0,
             sizes=SIZES,
             seconds=lambda: scene.world.seconds,
