@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -20,13 +21,13 @@ from backupd.operations.state import State
 from backupd.repository import names
 from backupd.repository.repository import Repository, unlock
 from backupd.storage.local import LocalStorage
+from bench import a_day_later
 from bench.changing import Changing, message
 from bench.contestants import OWN, PASSPHRASE, quietly, secret
 from bench.process import Command, Failed
 
 LIST, AUDIT, AUDIT_AFTER = "snapshots", "audit of all references", "audit afterwards"
 FORGET, MARK, REMOVE, AT_ONCE = "forget", "prune", "prune, a day later", "forget, and prune at once"
-_DAY = timedelta(days=1, minutes=1)
 
 Work = tuple[str, Sequence[Command]]
 
@@ -88,8 +89,8 @@ class Own:
         shutil.copytree(self.repository, before / "repository", copy_function=os.link)
         yield FORGET, [forget]
         yield MARK, [self._command("prune")]
-        date_back(self.repository, _DAY)
-        yield REMOVE, [self._command("prune")]
+        date_back(self.repository)
+        yield REMOVE, [self._a_day_later("prune")]
         yield AUDIT_AFTER, [audit]
         for each in ("state", "repository"):
             shutil.rmtree(self._folder / each)
@@ -100,15 +101,21 @@ class Own:
         return Command([self._program, "--config", self._folder / "config.yaml", *words], self._folder)
 
 
-def date_back(repository: Path, period: timedelta) -> None:
-    """Make all marks so much older: whoever prunes now, prunes so much later."""
+    def _a_day_later(self, *words: str) -> Command:
+        program = [sys.executable, "-m", a_day_later.__name__]
+        place = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+        return Command(
+            [*program, "--config", self._folder / "config.yaml", *words], self._folder, {"PYTHONPATH": place}
+        )
+
+
+def date_back(repository: Path) -> None:
+    """Make all marks a day older by their names; see a_day_later.py."""
     for path in list((repository / names.MARKS).iterdir()):
         made = names.mark_time(names.MARKS + path.name)
         if made is None:
             raise Failed(f"{path.name} is no mark")
-        renamed = path.rename(path.with_name(names.snapshot_id(made - period, path.name[-8:])))
-        then = renamed.stat().st_mtime - period.total_seconds()
-        os.utime(renamed, (then, then))
+        path.rename(path.with_name(names.snapshot_id(made - a_day_later.PERIOD, path.name[-8:])))
 
 
 class AsFiles:

@@ -30,6 +30,7 @@ _OCTETS_UNDER_WAY = 64 << 20
 _JOINED_OCTETS = 6 << 20
 _OBJECTS_AT_ONCE = 1000
 _PASSES = 10
+_REFERRING = (names.INDEX, names.ERASURES, names.SNAPSHOTS)
 
 
 class CopyProblem(msgspec.Struct, frozen=True):
@@ -121,6 +122,7 @@ class _Copy:
         self._gone: list[str] = []
         self._problems: list[CopyProblem] = []
         self._vanished = False
+        self._looked: float | None = None
 
     def run(self, *, revoke: bool) -> CopyReport:
         with ThreadPoolExecutor(self._connections, thread_name_prefix="copy") as pool:
@@ -222,11 +224,11 @@ class _Copy:
     def _finish(self, pool: ThreadPoolExecutor, stages: list[list[ObjectInfo]]) -> int:
         """What refers to packs comes when these are there to stay; how many of it must wait."""
         left = sum(map(len, stages))
-        looked: float | None = None
+        self._looked = None
         for stage in stages:
             for at in range(0, len(stage), _OBJECTS_AT_ONCE):
-                if looked is None or self._seconds() - looked > LOOK_SECONDS:
-                    looked = self._seconds()
+                if self._looked is None or self._seconds() - self._looked > LOOK_SECONDS:
+                    self._looked = self._seconds()
                     if not self._is_safe() or not self._has_packs(pool):
                         return left
                 if self._vanished or self._stop.is_set():
@@ -234,9 +236,14 @@ class _Copy:
                 some = stage[at : at + _OBJECTS_AT_ONCE]
                 self._run(pool, some)
                 left -= len(some)
-                # It may have stood still since it looked, and what it has brought lack what was there before.
-                self._vanished |= self._seconds() - looked > LATE_SECONDS
+                self._mind_the_time()
         return left
+
+    def _mind_the_time(self) -> bool:
+        """Whether it has stood still since it looked: then what it brings may lack what was there before."""
+        late = self._looked is not None and self._seconds() - self._looked > LATE_SECONDS
+        self._vanished |= late
+        return late
 
     def _has_packs(self, pool: ThreadPoolExecutor) -> bool:
         """Whether all packs of the source are in the target, but for those that are damaged; what somebody has removed
@@ -324,6 +331,8 @@ class _Copy:
             return False
         if names.proves(info.name, [data]) is False:
             raise Damaged("its bytes are not those that its name promises; it was not copied", subject=info.name)
+        if info.name.startswith(_REFERRING) and self._mind_the_time():
+            return False
         self._target.put(info.name, [data])
         return True
 

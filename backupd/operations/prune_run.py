@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import datetime, timedelta
 from itertools import chain
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, NoReturn
 
-from backupd.errors import Interrupted, ObjectMissing, Overtaken, StorageDenied
+from backupd.errors import Interrupted, Overtaken
 from backupd.operations.events import Advance, Observer, Plan, ignore
+from backupd.operations.prune_removal import Removal, names_of, remove
 from backupd.operations.prune_report import PruneReport
-from backupd.repository import condemning, marks, needs
+from backupd.repository import condemning, marks
 from backupd.repository.condemning import Condemned
 from backupd.repository.erasures import Erasures
 from backupd.repository.index import TOLD_TOGETHER, PackEntry
 from backupd.repository.keys import Role
-from backupd.repository.marks import Marked
 from backupd.repository.moving import Mover
 from backupd.repository.pack_writer import PACK_MAGIC, Sizes
 from backupd.repository.payload import BlobKind
@@ -28,9 +28,8 @@ from backupd.repository.repository import Repository
 from backupd.repository.snapshots import SnapshotRef
 from backupd.repository.survey import Survey
 from backupd.repository.surveyed import Pack
-from backupd.repository.sweeping import Sweep, of_packs_and_indexes, sweep
+from backupd.repository.sweeping import Sweep
 from backupd.repository.walking import Walked, walk
-from backupd.storage.parallel import at_once, in_order
 
 UNINDEXED: Final = timedelta(days=2)
 """After so long, a pack that no index object tells of is of a run that was killed."""
@@ -77,13 +76,12 @@ class PruneRun:
 
     def run(self) -> PruneReport:
         """Do it once."""
-        self._looked, self._known = self._seconds(), list[Marked]()
-        self._removed, self._freed = set[str](), 0
-        self._locked_until: datetime | None = None
+        self._looked = self._told_at = self._seconds()
         self._condemned: Condemned = condemning.NOTHING
         self._known = marks.read(self._storage)
         ours = [each for each in self._known if not marks.for_locks(each)]
         seconds = self._grace.total_seconds()
+        removal = Removal(self._storage, self._now, seconds, self._seconds, dry_run=self._dry_run)
         ripe = marks.older(self._storage, ours, seconds, self._now, ask=not self._dry_run)
         # After that: whoever stores a snapshot that is not listed here has seen the marks that are ripe. Before the
         # indexes, so that what the snapshots need is known.
@@ -100,8 +98,8 @@ class PruneRun:
                 )
             whole = walked.is_whole and not walked.missing and not hindrances
             left = self._condemn(survey, erased)
-            swept = self._sweep(survey, ours, ripe, unindexed_may_go=whole)
-            report = self._renew(survey, swept, hindrances + left, len(refs), whole=whole)
+            swept = removal.sweep(survey, ours, ripe, unindexed_may_go=whole)
+            report = self._renew(survey, removal, swept, hindrances + left, len(refs), whole=whole)
         if not self._dry_run:
             self._repository.refresh()
         if self._stop.is_set():
@@ -141,71 +139,17 @@ class PruneRun:
             found.append(f"erased mail shares blocks with {stuck:,} needed pieces; `backupd erase --finish` parts them")
         return found
 
-    # What was marked
-
-    def _sweep(self, survey: Survey, known: list[Marked], ripe: list[Marked], *, unindexed_may_go: bool) -> Sweep:
-        said, read = needs.read(self._storage), self._seconds()
-        there = _there(survey)
-        decided = sweep(
-            survey,
-            of_packs_and_indexes(marks.objects(ripe)) & there,
-            frozenset(name for each in ripe for name in needs.of(said, each.name)),
-            unindexed_may_go=unindexed_may_go,
-            is_locked=self._is_locked,
-        )
-        sizes = {each.name: each.size for each in survey.indexes} | {each.object: each.size for each in survey.packs}
-
-        def remove(name: str) -> bool:
-            if self._seconds() - read > _NEEDS_SECONDS:
-                return False  # what has been said since then is not known; the next prune goes on
-            if not self._dry_run:
-                self._remove(name)
-            return True
-
-        for some in (decided.indexes, decided.packs):  # all of these before any of those
-            for name, removed in in_order(remove, some, threads=at_once(self._storage)):
-                if removed:
-                    self._removed.add(name)
-                    self._freed += sizes[name]
-        if not self._dry_run:
-            self._end(ripe, known, there - self._removed - set(decided.needed), said)
-        return decided
-
-    def _is_locked(self, name: str) -> bool:
-        try:
-            until = self._storage.locks.until(name) if self._storage.locks else None
-        except ObjectMissing:
-            return False
-        if until is None or until <= self._now:
-            return False
-        self._locked_until = max(until, self._locked_until or until)
-        return True
-
-    def _remove(self, name: str) -> None:
-        try:
-            self._storage.delete(name)
-        except StorageDenied as error:
-            raise StorageDenied(
-                f"these credentials may not remove objects: {error.what}",
-                subject=error.subject or name,
-                remedy="prune needs the right to delete: `backupd s3-policy --role pruner` prints it",
-            ) from error
-
-    def _end(self, ripe: list[Marked], known: list[Marked], waiting: set[str], said: list[needs.Needed]) -> None:
-        """Remove the marks of which nothing waits any more, last of all, and needs without a mark."""
-        left = {each.name for each in known}
-        for each in ripe:
-            if not waiting.intersection(each.mark.objects):
-                self._remove(each.name)
-                left.discard(each.name)
-        for need in said:
-            if need.need.mark not in left:
-                self._remove(need.name)
-
     # What becomes superfluous
 
     def _renew(
-        self, survey: Survey, swept: Sweep, hindrances: list[str], snapshots: int, *, whole: bool
+        self,
+        survey: Survey,
+        removal: Removal,
+        swept: Sweep,
+        hindrances: list[str],
+        snapshots: int,
+        *,
+        whole: bool,
     ) -> PruneReport:
         mover = Mover(self._repository, survey, self._sizes, self._stop)
         decided = self._decide(survey, mover)
@@ -223,7 +167,8 @@ class PruneRun:
         going = {pack.number for pack in superfluous} | _untold(survey, swept, whole=whole)
         rewriting = self._rewriting(survey, going)
         if not self._dry_run:
-            self._store(survey, done, superfluous, going, rewriting, _only_marked(survey, swept))
+            alone = _only_marked(survey, swept, removal.unsettled)
+            self._store(survey, done, superfluous, going, rewriting, alone)
         return PruneReport(
             repository=self._storage.url,
             dry_run=self._dry_run,
@@ -239,10 +184,10 @@ class PruneRun:
             leftovers=len(leftovers),
             marked=len(superfluous) + len(rewriting),
             marked_octets=sum(pack.size for pack in superfluous),
-            removed=len(self._removed),
-            freed=self._freed,
-            waiting=len((_there(survey) & set(survey.marked)) - self._removed - {*swept.needed}),
-            locked_until=self._locked_until,
+            removed=len(removal.removed),
+            freed=removal.freed,
+            waiting=len((names_of(survey) & set(survey.marked)) - removal.removed - {*swept.needed}),
+            locked_until=removal.locked_until,
             needed=swept.needed,
             unused=decided.unused,
             beside=sum(survey.beside(pack) for pack in survey.packs if _is_used(survey, pack)),
@@ -284,6 +229,7 @@ class PruneRun:
         gone: list[Pack] = []
         fresh: list[PackEntry] = []
         octets = into = first = waiting = weight = 0
+        self._told_at = self._seconds()
         batches = mover.move(
             packs,
             lambda name, size: self._observer(Advance(url, name, 1, size)),
@@ -295,9 +241,9 @@ class PruneRun:
             into, octets, waiting = into + 1, octets + batch.octets, waiting + batch.octets
             weight += batch.entry.weight
             if waiting >= _DURABLE_OCTETS or weight >= TOLD_TOGETHER:
-                self._repository.add_index(fresh)
+                self._repository.add_index(fresh, before=self._mind_the_move)
                 marks.put(self._storage, [pack.object for pack in gone[first:]], "moved", self._now)
-                fresh, first, waiting, weight = [], len(gone), 0, 0
+                fresh, first, waiting, weight, self._told_at = [], len(gone), 0, 0, self._seconds()
         return _Moved(gone, fresh, octets, into, {pack.object for pack in gone[:first]})
 
     def _rewriting(self, survey: Survey, going: set[int]) -> list[str]:
@@ -326,18 +272,39 @@ class PruneRun:
         if moved.fresh or rewriting or marked:
             newly = self._newly_marked()
             going = going | {pack.number for pack in survey.packs if pack.object in newly}
-            told = self._repository.add_index(chain(moved.fresh, self._told(survey, rewriting, marked, going)))
-            if self._seconds() - self._looked > LATE_SECONDS:
+            entries = chain(moved.fresh, self._told(survey, rewriting, marked, going))
+            told = self._repository.add_index(entries, before=self._mind_both)
+            try:
+                self._mind_both()
+            except Overtaken:
                 for name in told:
-                    self._remove(name)
-                raise Overtaken(
-                    "this prune stood still, and may have told of packs that others have removed",
-                    subject=self._storage.url,
-                    remedy="run it again",
-                )
+                    remove(self._storage, name)
+                raise
         every = sorted({pack.object for pack in superfluous} - moved.marked) + rewriting
         if every:
             marks.put(self._storage, every, "moved, or needed by no snapshot", self._now)
+
+    def _mind_the_time(self) -> None:
+        """Raises Overtaken if it stood still: what it tells anew may be gone by now."""
+        if self._seconds() - self._looked > LATE_SECONDS:
+            self._give_up()
+
+    def _mind_the_move(self) -> None:
+        """The same of new packs, which nobody removes before they have been there for two days, and no index told of
+        them: it may take hours to store them."""
+        if self._seconds() - self._told_at > UNINDEXED.total_seconds() / 2:
+            self._give_up()
+
+    def _mind_both(self) -> None:
+        self._mind_the_time()
+        self._mind_the_move()
+
+    def _give_up(self) -> NoReturn:
+        raise Overtaken(
+            "this prune stood still, and others may have removed what it was about to tell of",
+            subject=self._storage.url,
+            remedy="run it again",
+        )
 
     def _newly_marked(self) -> frozenset[str]:
         """What others have marked since this began, if that is long ago."""
@@ -363,11 +330,6 @@ class PruneRun:
                 yield survey.completed(entry)
 
 
-def _there(survey: Survey) -> set[str]:
-    """Names of the packs and index objects that are there."""
-    return {each.name for each in survey.indexes} | {pack.object for pack in survey.packs if pack.listed}
-
-
 def _untold(survey: Survey, swept: Sweep, *, whole: bool) -> set[int]:
     """Packs that an index object must not tell of: that are marked, or gone and missed by nobody."""
     return {
@@ -377,10 +339,11 @@ def _untold(survey: Survey, swept: Sweep, *, whole: bool) -> set[int]:
     }
 
 
-def _only_marked(survey: Survey, swept: Sweep) -> list[str]:
+def _only_marked(survey: Survey, swept: Sweep, unsettled: set[str]) -> list[str]:
     """Names of marked index objects that alone tell of packs which were marked and stay, and tell of others that wait
-    for them to go: as long as no other one tells of the former, the latter would stay too, for ever."""
-    waiting, needed = set(swept.waiting), set(swept.needed)
+    for them to go: as long as no other one tells of the former, the latter would stay too, for ever. What is unsettled
+    another prune may be removing."""
+    waiting, needed = set(swept.waiting), set(swept.needed) - unsettled
     alone = {pack.number for pack in survey.packs if pack.object in needed and _is_told_by_marked(survey, pack)}
     return sorted(
         each.name

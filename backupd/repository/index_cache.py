@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import groupby, islice
+from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -300,27 +300,6 @@ class IndexCache:
     def is_whole(self, blob: bytes) -> bool:
         """Whether the blob is there with all that it is known to need."""
         return any(all(map(self.has, cut(parts))) for _, parts in self.homes(blob))
-
-    def only_in(self, packs: Collection[bytes], others: Collection[bytes]) -> set[bytes]:
-        """Those of the packs that hold a blob which is nowhere else, or only in these others. Looks at every blob."""
-        with self._locked(), self._transaction() as database:
-            database.execute("CREATE TEMP TABLE asked (name BLOB PRIMARY KEY)")
-            database.executemany("INSERT OR IGNORE INTO asked VALUES (?)", ((pack,) for pack in packs))
-            homes = database.execute(
-                "SELECT here.id, mine.name, theirs.name FROM place AS here"
-                " CROSS JOIN block AS ours ON ours.number = here.block JOIN pack AS mine ON mine.number = ours.pack"
-                " CROSS JOIN place AS there ON there.repository = here.repository AND there.id = here.id"
-                " JOIN block AS other ON other.number = there.block JOIN pack AS theirs ON theirs.number = other.pack"
-                " WHERE here.repository = ? AND mine.name IN asked ORDER BY here.id",
-                (self._number,),
-            )
-            found: set[bytes] = set()
-            for _, rows in groupby(homes, key=itemgetter(0)):
-                every = list(rows)
-                if all(theirs in packs or theirs in others for _, _, theirs in every):
-                    found.update(mine for _, mine, _ in every)
-            database.execute("DROP TABLE asked")
-        return found
 
     def may_have(self, blob: bytes) -> bool:
         """Whether it is worth looking; False for nearly all that is not in the index."""

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 
 from backupd.errors import ObjectMissing
 from backupd.repository import names, needs
 from backupd.repository.decoding import UNDECODABLE
-from backupd.storage.base import Storage
+from backupd.storage.base import ObjectInfo, Storage
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -47,7 +47,7 @@ def put(storage: Storage, objects: list[str], why: str, now: datetime) -> str:
 
 def read(storage: Storage, known: Collection[str] = ()) -> list[Marked]:
     """All marks, the oldest first, but for those that are known. One that makes no sense marks nothing."""
-    return list(_readable(storage, known))
+    return list(_readable(storage, (info for info in storage.list(names.MARKS) if info.name not in known)))
 
 
 def objects(marks: Iterable[Marked]) -> frozenset[str]:
@@ -73,6 +73,25 @@ class Dated(Protocol):
 D = TypeVar("D", bound=Dated)
 
 
+class Since(NamedTuple):
+    """What has become of marks. names: of all objects below marks/. still: those that were known and are there. fresh:
+    those that have come."""
+
+    names: frozenset[str]
+    still: list[Marked]
+    fresh: list[Marked]
+
+
+def since(storage: Storage, known: Iterable[Marked]) -> Since:
+    """Look again at marks."""
+    before = {each.name: each for each in known}
+    infos = {info.name: info for info in storage.list(names.MARKS)}
+    # One that was removed, and made again by somebody who knew nothing of it, is another one.
+    still = [each for name, each in before.items() if name in infos and infos[name].modified == each.stored]
+    fresh = [info for name, info in infos.items() if name not in {each.name for each in still}]
+    return Since(frozenset(infos), still, list(_readable(storage, fresh)))
+
+
 def older(storage: Storage, things: Iterable[D], seconds: float, now: datetime, *, ask: bool = True) -> list[D]:
     """Those that are so many seconds old: by this machine's clock, and by the storage's where it has one. A machine
     whose clock is wrong thus believes nothing to be older than it is. ask: else the storage's clock is left out, for
@@ -81,17 +100,29 @@ def older(storage: Storage, things: Iterable[D], seconds: float, now: datetime, 
     found = [each for each in things if (now - each.time).total_seconds() >= seconds]
     if not ask or not any(each.stored is not None for each in found):
         return found
+    return _stored_before(storage, found, seconds, now)
+
+
+def settled(storage: Storage, said: list[needs.Needed], seconds: float, now: datetime) -> list[needs.Needed]:
+    """Those needs that have been there for so many seconds, by the storage's clock where it has one: who has said them,
+    by a clock that may be wrong, does not matter, for nothing goes because of a need."""
+    timed = [each for each in said if each.stored is not None]
+    found = [each for each in said if each.stored is None and (now - each.time).total_seconds() >= seconds]
+    return found + (_stored_before(storage, timed, seconds, now) if timed else [])
+
+
+def _stored_before(storage: Storage, things: Iterable[D], seconds: float, now: datetime) -> list[D]:
     # What time it is there, something tells that is stored now.
     probe = needs.put(storage, "", [], now)
     times = [info.modified for info in storage.list(names.NEEDS) if info.name == probe]
     there = next((each for each in times if each is not None), None)
-    return [each for each in found if each.stored is None or (there is not None and there - each.stored >= seconds)]
+    return [each for each in things if each.stored is None or (there is not None and there - each.stored >= seconds)]
 
 
-def _readable(storage: Storage, known: Collection[str]) -> Iterator[Marked]:
-    for info in storage.list(names.MARKS):
+def _readable(storage: Storage, infos: Iterable[ObjectInfo]) -> Iterator[Marked]:
+    for info in infos:
         time = names.mark_time(info.name)
-        if time is None or info.name in known:
+        if time is None:
             continue
         try:
             data = storage.get(info.name)

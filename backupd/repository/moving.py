@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 from backupd.errors import Damaged, ObjectExists
@@ -69,15 +70,21 @@ class Mover:
             if self._stop.is_set():
                 break
             if target.gone and target.weight + entry.weight > MOST_BLOBS:
-                yield target.store(self._repository)
+                yield from self._stored(target)
                 target = _Target()
             target.take(pack, entry, self._survey.needed_blocks(pack), memoryview(data))
             del data  # before the next one is read
             moved(pack.object, pack.size)
             if target.size >= self._sizes.pack:
-                yield target.store(self._repository)
+                yield from self._stored(target)
                 target = _Target()
         if len(target.gone) > 1 or any(map(even_one, target.gone)):
+            yield from self._stored(target)
+
+    def _stored(self, target: _Target) -> Iterator[Batch]:
+        """Store it, unless somebody has made the same before, and it is marked: others may be removing that. Then what
+        it holds stays where it is until that has gone."""
+        if target.object not in self._survey.marked:
             yield target.store(self._repository)
 
     def _entries(self, packs: Iterable[Pack]) -> Iterator[tuple[Pack, PackEntry]]:
@@ -132,17 +139,21 @@ class _Target:
                 ]
             first = last
 
+    @cached_property
+    def object(self) -> str:
+        """Its object's name, when nothing is to be taken any more."""
+        return names.pack(names.sha256(self._pieces))
+
     def store(self, repository: Repository) -> Batch:
         """Store it."""
-        digest = names.sha256(self._pieces)
-        name = names.pack(digest)
+        name = self.object
         try:
             repository.storage.put(name, self._pieces)
         except ObjectExists:  # damaged: these are the bytes that the name promises
             repository.storage.replace(name, self._pieces)
         parts = self._parts if any(each is not None for each in self._parts) else None
         entry = PackEntry(
-            name=bytes.fromhex(digest),
+            name=bytes.fromhex(name.rpartition("/")[2]),
             size=self.size,
             blocks=self._blocks,
             ids=b"".join(self._ids),

@@ -6,9 +6,11 @@ marked its pack, or is about to. So (docs/format.md, "Marks"):
 - Marks are read before the index is; what they name then is not relied on, and its blobs are stored anew.
 - As long as a run lasts, marks are looked at again every 20 minutes, and before an index object or a snapshot is
   stored. A mark that has come meanwhile and names something that was relied on, or was stored by this run, is answered
-  with a need. What is marked is removed three hours after it was marked, at the earliest.
+  with a need, also if it was moved and is elsewhere by now: who knows what becomes of that. What is marked is removed
+  three hours after it was marked, at the earliest.
 - A run goes on from a snapshot, its parent, and takes over what that needs without looking it up. As long as the parent
-  is there, so is all of it. If somebody forgets the parent, every mark from then on is answered.
+  is there, so is all of it. If somebody forgets the parent, every mark from then on is answered in full. One that was
+  there before may name what the parent needed, if whoever made it did not know the parent yet; then the run ends.
 - Whoever finds that the last look was more than an hour ago (a laptop slept, a machine stood still) cannot know whether
   a mark has come and gone. Then everything relied on must be there, and unmarked, or the run ends without a snapshot,
   and nothing is stored through this object any more.
@@ -20,10 +22,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NoReturn
 
 from backupd.errors import ObjectMissing, Overtaken
 from backupd.repository import marks, names, needs
@@ -67,6 +69,8 @@ class Reliance:
         self._overtaken: Overtaken | None = None
         self._seen: set[str] = set()
         self._marked: set[bytes] = set()
+        # Names of marks that were seen while all parents were there, and were not answered in full.
+        self._open: set[str] = set()
         # By epoch; a new one begins with each run, so that what a run relied on is forgotten when it has ended, with
         # all that were under way together with it.
         self._epoch = 0
@@ -80,7 +84,7 @@ class Reliance:
         with self._lock:
             if not self._parents:
                 self._looked = None
-                self._seen, self._marked, self._relied, self._own = set(), set(), {}, {}
+                self._seen, self._marked, self._open, self._relied, self._own = set(), set(), set(), {}, {}
             self._epoch += 1
             epoch = self._epoch
             self._parents[epoch], self._relied[epoch], self._own[epoch] = parent, set(), {}
@@ -128,6 +132,14 @@ class Reliance:
         """What was just stored refers to what is relied on. Raises Overtaken if that cannot be said any more."""
         self.look(LATE_SECONDS)
 
+    def confirm_parents(self) -> None:
+        """What is about to be stored, or just was, needs what its parents need. Raises Overtaken if that may go."""
+        if self._overtaken:
+            raise self._overtaken
+        with self._lock:
+            if self._open and self._lacks_a_parent():
+                self._give_up()
+
     def _since(self, then: Sequence[float]) -> float:
         return max(clock() - before for clock, before in zip(self._clocks, then, strict=True))
 
@@ -144,9 +156,14 @@ class Reliance:
         if late or before is None:
             self._check(found)
         kept: set[str] = set()
-        if before is not None:
-            for each in fresh:
-                kept |= self._answered(each)
+        lacking = bool(self._open or fresh) and self._lacks_a_parent()
+        if lacking and self._open:
+            self._give_up()
+        for each in fresh:
+            if before is not None:
+                kept |= self._answered(each, in_full=lacking)
+            if not lacking and any(name.startswith(names.PACKS) for name in each.mark.objects):
+                self._open.add(each.name)
         self._seen.update(each.name for each in found)
         self._marked |= {_digest(name) for name in marks.objects(fresh) - kept if name.startswith(names.PACKS)}
         self._looked = now
@@ -157,23 +174,14 @@ class Reliance:
         own = {pack for some in self._own.values() for pack, done in some.items() if done or not stored}
         return own.union(*self._relied.values())
 
-    def _answered(self, marked: Marked) -> set[str]:
+    def _answered(self, marked: Marked, *, in_full: bool) -> set[str]:
         """Names of packs that the mark names and that are needed, which is said now."""
-        named = {_digest(name) for name in marked.mark.objects if name.startswith(names.PACKS)}
-        concerned = named if self._lacks_a_parent() else named & self._used(stored=False)
-        kept = {names.pack(pack.hex()) for pack in self._only_in(concerned, self._marked | named)}
+        packs = {name for name in marked.mark.objects if name.startswith(names.PACKS)}
+        used = self._used(stored=False)
+        kept = packs if in_full else {name for name in packs if _digest(name) in used}
         if kept:
-            needs.put(self._storage, marked.name, kept, datetime.now(UTC))
+            needs.put(self._storage, marked.name, kept, datetime.fromtimestamp(self._clocks[-1](), UTC))
         return kept
-
-    def _only_in(self, packs: Collection[bytes], others: Collection[bytes]) -> set[bytes]:
-        """Those of the packs that hold what is in no others; of those that no index object describes, all our own."""
-        if not packs:
-            return set()
-        described = self._index.packs()
-        own = {pack for some in self._own.values() for pack in some}
-        found = self._index.only_in({pack for pack in packs if pack in described}, others)
-        return found | {pack for pack in packs if pack not in described and pack in own}
 
     def _lacks_a_parent(self) -> bool:
         return any(not self._is_there(parent) for parent in self._parents.values() if parent)
@@ -188,19 +196,20 @@ class Reliance:
     def _check(self, found: Sequence[Marked]) -> None:
         """Nothing is known of marks that may have come and gone: all that is relied on must be there, unmarked."""
         used = self._used(stored=True)
-        doubtful = set(used)
         if used:
             there = {_digest(info.name) for info in self._storage.list(names.PACKS)}
-            marked = {_digest(name) for name in marks.objects(list(found)) if name.startswith(names.PACKS)}
-            doubtful = {pack for pack in used if pack not in there or pack in marked}
-            doubtful = self._only_in(doubtful, marked) | {pack for pack in doubtful if pack not in self._index.packs()}
-        if doubtful or self._lacks_a_parent():
-            self._overtaken = Overtaken(
-                "while this run stood still, others removed, or are about to remove, what it goes on from",
-                subject=self._storage.url,
-                remedy="run it again: what it has stored is there",
-            )
-            raise self._overtaken
+            marked = {_digest(name) for name in marks.objects(found) if name.startswith(names.PACKS)}
+            used = {pack for pack in used if pack not in there or pack in marked}
+        if used or self._lacks_a_parent():
+            self._give_up()
+
+    def _give_up(self) -> NoReturn:
+        self._overtaken = Overtaken(
+            "while this run lasted, others removed, or are about to remove, what it goes on from",
+            subject=self._storage.url,
+            remedy="run it again: what it has stored is there",
+        )
+        raise self._overtaken
 
 
 def _digest(name: str) -> bytes:

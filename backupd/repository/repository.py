@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -213,7 +213,7 @@ class Repository:
                     self.storage,
                     self.secrets,
                     self.random,
-                    lambda packs: self._told.extend(self.add_index(packs)),
+                    lambda packs: self._told.extend(self.add_index(packs, before=self._reliance.look)),
                     storing=self._reliance.storing,
                     effort=self._effort,
                     sizes=self._sizes,
@@ -250,12 +250,16 @@ class Repository:
         """Names of packs that were stored through this object, or are about to be, and are not indexed yet."""
         return self._writer.under_way if self._writer else frozenset()
 
-    def add_index(self, packs: Iterable[index.PackEntry]) -> list[str]:
-        """Store index objects about packs that are stored already; their names."""
+    def add_index(
+        self, packs: Iterable[index.PackEntry], *, before: Callable[[], object] = lambda: None
+    ) -> list[str]:
+        """Store index objects about packs that are stored already; their names. before: called right before each is
+        stored."""
         stored = []
         for some in index.cut(packs):
             data = index.seal(some, self.secrets, self.random)
             name = names.index(names.sha256([data]))
+            before()
             self.storage.put(name, [data])
             self.index.add(name, some)
             stored.append(name)
@@ -302,6 +306,9 @@ class Repository:
         self.flush()
         self._reliance.look()
         ref, data = snapshots.seal(snapshot, self.secrets, self.random)
+        # Before, so that nobody sees one that is to be taken back; and after, when who looks for the parent and does
+        # not find it finds this one.
+        self._reliance.confirm_parents()
         self.storage.put(ref.name, [data])
         self._confirm([ref.name])
         return ref, hashlib.sha256(data).digest()
@@ -320,6 +327,7 @@ class Repository:
         """What was just stored refers to what is there; else it is taken back. Raises Overtaken."""
         try:
             self._reliance.confirm()
+            self._reliance.confirm_parents()
         except Overtaken as error:
             try:
                 for name in stored:

@@ -172,6 +172,14 @@ class Survey:
         for rank, pack in enumerate(sorted(self.packs, key=order)):
             pack.rank = rank
 
+    def mark(self, objects: Collection[str]) -> None:
+        """These are marked by now, too. It changes no home: that was chosen by what was marked before."""
+        self.marked = frozenset(self.marked) | frozenset(objects)
+        for index_object in self.indexes:
+            index_object.marked = index_object.name in self.marked
+        for pack in self.packs:
+            pack.marked = pack.object in self.marked
+
     def leave_out(self, pack: Pack) -> None:
         """It is damaged: what it holds is to be found elsewhere, if it is elsewhere."""
         pack.good = False

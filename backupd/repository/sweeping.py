@@ -1,7 +1,8 @@
 """Which of the objects that were marked a while ago may be removed now. Decided here; removed elsewhere.
 
-A mark is not believed. A pack goes if nothing is needed from it, whoever marked it, and no index object that stays
-tells of it: somebody who writes may rely on whatever an index tells. An index object goes if each pack that it tells of
+A mark is not believed. A pack goes if nothing is needed from it, whoever marked it, what it has in common with others
+is needed from such as nobody has marked, and no index object that stays tells of it: somebody who writes may rely on
+whatever an index tells. An index object goes if each pack that it tells of
 is gone, goes too, or is told of by an index object that nobody has marked. What a need names stays.
 """
 
@@ -48,7 +49,7 @@ def sweep(
         name = pack.object
         if name not in ripe or name in needed or not pack.listed:
             continue
-        if survey.needed_blocks(pack) or not (pack.told or unindexed_may_go):
+        if survey.needed_blocks(pack) or not (pack.told or unindexed_may_go) or _is_second(survey, pack):
             needed.add(name)
         elif is_locked(name):
             locked.add(name)
@@ -81,6 +82,12 @@ def sweep(
             del packs[name]
         if not kept_packs and not any(kept_indexes.values()):
             return Sweep(sorted(indexes), sorted(packs), sorted(waiting), sorted(needed))
+
+
+def _is_second(survey: Survey, pack: Pack) -> bool:
+    """Whether the pack is superfluous only as long as one stays that is marked itself. Another prune may take that one
+    for superfluous because of this one."""
+    return any(survey.packs[home].marked for home in survey.replaced.get(pack.number, ()))
 
 
 def _keeps(pack: Pack, going: Collection[str], told_elsewhere: Collection[int]) -> bool:

@@ -257,7 +257,9 @@ class LocalStorage:
             else:
                 try:
                     facts = entry.stat(follow_symlinks=False)
-                    yield ObjectInfo(name, facts.st_size, facts.st_mtime)
+                    # An object is as old as its name, which a file may get long after it was written: a machine that
+                    # stood still in between must not make anything seem older than others can have known of it.
+                    yield ObjectInfo(name, facts.st_size, max(facts.st_mtime, facts.st_ctime))
                 except FileNotFoundError:
                     continue  # deleted while we looked
 

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from backupd.operations.backup import backup
 from backupd.operations.state import State
-from backupd.repository import marks
+from backupd.repository import names
 from backupd.repository.repository import Repository, create
 from backupd.storage.local import LocalStorage
 from bench.changing import Changing, message
 from bench.process import Command, run
 from bench.prune import arguments, files, histories
-from bench.prune_contestants import change, date_back, history
+from bench.prune_contestants import MARK, REMOVE, Own, change, history
 from tests.operations.conftest import CHEAP
 from tests.support.memory_storage import MemoryStorage
 from tests.support.reading import contents
-
-NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
 
 def test_a_backup_of_the_account_and_the_files_hold_the_same(tmp_path: Path) -> None:
@@ -58,16 +55,21 @@ def test_the_history_has_as_many_messages_as_was_asked_for_and_is_the_same_each_
     assert len({message(number) for number in range(1_000)}) == 1_000
 
 
-def test_a_mark_that_is_dated_back_is_older_by_its_name_and_by_its_file(tmp_path: Path) -> None:
-    storage = LocalStorage(tmp_path)
-    marks.put(storage, ["index/0"], "a test", NOW)
-    (before,) = marks.read(storage)
-    date_back(tmp_path, timedelta(days=1))
-    (after,) = marks.read(storage)
-    assert (before.time - after.time, before.mark) == (timedelta(days=1), after.mark)
-    assert before.stored is not None
-    assert after.stored is not None
-    assert 86_399 < before.stored - after.stored < 86_401
+def test_a_prune_that_comes_a_day_later_removes_what_was_marked(tmp_path: Path) -> None:
+    own = Own(str(Path(sys.executable).with_name("backupd")), tmp_path)
+    own.make(Changing(60, 12))
+
+    def packs() -> set[str]:
+        return {info.name for info in LocalStorage(own.repository).list(names.PACKS)}
+
+    before = packs()
+    for work, commands in own.works(keep=1):
+        run(commands, limit=60)
+        if work == MARK:
+            assert before <= packs()
+        if work == REMOVE:
+            assert len(packs()) < len(before)
+            break
 
 
 def test_what_a_program_and_its_child_read_and_write_is_counted(tmp_path: Path) -> None:

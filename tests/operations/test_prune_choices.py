@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import closing
@@ -20,6 +19,7 @@ from backupd.repository.pack_writer import Sizes
 from backupd.repository.repository import Repository, create
 from backupd.storage.local import LocalStorage
 from tests.operations.conftest import CHEAP
+from tests.support.aged_storage import AgedStorage
 from tests.support.mail import Attachment, message, noise
 from tests.support.memory_storage import MemoryStorage
 from tests.support.reading import contents
@@ -198,7 +198,8 @@ def test_parts_that_messages_share_stay_as_long_as_one_of_them_does(
 
 
 def test_what_a_killed_run_left_goes_after_two_days_and_not_before(tmp_path: Path, account: SimulatedAccount) -> None:
-    storage = LocalStorage(tmp_path / "repository")
+    storage = AgedStorage(tmp_path / "repository")
+    storage.ages = {}
     secrets = create(storage, "a passphrase", argon2=CHEAP)
     account.append(b"INBOX", message("Message"))
     with closing(State(tmp_path / "state")) as state, Repository(storage, secrets) as repository:
@@ -207,12 +208,10 @@ def test_what_a_killed_run_left_goes_after_two_days_and_not_before(tmp_path: Pat
         storage.put(left, [b"a pack that no index tells of"])
         stored = (tmp_path / "repository" / left).stat().st_mtime
         for age, leftovers in ((timedelta(hours=47), 0), (timedelta(hours=49), 1)):
-            then = stored - age.total_seconds()
-            os.utime(tmp_path / "repository" / left, (then, then))
+            storage.ages = {left: age}
             assert prune(repository, now=datetime.fromtimestamp(stored, UTC)).leftovers == leftovers
         later = datetime.fromtimestamp(stored, UTC) + LEAST_GRACE
-        for mark in (tmp_path / "repository" / names.MARKS).iterdir():
-            os.utime(mark, (stored - 4 * 3600, stored - 4 * 3600))
+        storage.ages = {names.MARKS: timedelta(hours=4)}
         assert prune(repository, now=later, grace=LEAST_GRACE).removed == 1
         assert not (tmp_path / "repository" / left).exists()
 

@@ -6,33 +6,37 @@ test_machines.py lets anything happen in any order; here is what must happen, st
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
 
 from backupd.errors import Overtaken, StorageDenied
 from backupd.operations.messages import MessageStore
-from backupd.operations.prune import prune
-from backupd.operations.prune_report import PruneReport
 from backupd.operations.retention import Rules
 from backupd.repository import marks, names, needs
 from backupd.repository.keys import Role
-from backupd.repository.repository import Repository
-from backupd.repository.snapshots import SnapshotRef
 from backupd.storage.base import Buffer, ObjectInfo
 from tests.support import archive
-from tests.support.archive import Box, Mail
-from tests.support.mail import Attachment, message, noise
+from tests.support.mail import message, noise
+from tests.support.pruning import (
+    ATTACHED,
+    DROPPED,
+    FILE,
+    HOUR,
+    KEPT,
+    blob,
+    count,
+    entries,
+    garbage,
+    is_there,
+    opened,
+    pruned,
+    store,
+    untrue,
+)
 from tests.support.reading import whole
-from tests.support.scene import SIZES, Scene
+from tests.support.scene import Scene
 from tests.support.simulated_world import View
-
-HOUR = timedelta(hours=1)
-KEPT = message("Kept", noise(1, 500).hex())
-DROPPED = message("Dropped", noise(2, 500).hex())
-FILE = noise(3, 9000)
-ATTACHED = message("Attached", attachments=[Attachment("plan.pdf", FILE)])
 
 
 @pytest.fixture
@@ -40,61 +44,6 @@ def scene() -> Iterator[Scene]:
     scene = Scene()
     yield scene
     scene.close()
-
-
-@contextmanager
-def opened(scene: Scene, number: int = 0, *, role: Role = Role.READER) -> Iterator[Repository]:
-    """The repository as a machine has it that goes on for long."""
-    machine = scene.machines[number]
-    clocks = (lambda: scene.world.seconds, lambda: scene.world.time(machine.skew).timestamp())
-    with Repository(View(scene.storage), scene.secrets.for_role(role), sizes=SIZES, clocks=clocks) as repository:
-        yield repository
-
-
-def store(repository: Repository, *mails: bytes, hours: float = 0) -> SnapshotRef:
-    """A snapshot of these."""
-    box = Box({number: Mail(mail) for number, mail in enumerate(mails, 1)})
-    return archive.put(repository, {b"INBOX": box}, time=archive.NOON + timedelta(hours=hours))
-
-
-def pruned(scene: Scene, number: int = 1, *, hours: float = 0, now: timedelta | None = None) -> PruneReport:
-    """A prune on another machine, so many hours from now."""
-    scene.world.wait(hours)
-    machine = scene.machines[number]
-    with opened(scene, number, role=machine.role) as repository:
-        return prune(
-            repository,
-            now=scene.world.time(machine.skew if now is None else now),
-            grace=3 * HOUR,
-            fewest=2,
-            max_unused=0,
-            sizes=SIZES,
-            seconds=lambda: scene.world.seconds,
-        )
-
-
-def garbage(scene: Scene, *mails: bytes) -> None:
-    """These are stored, and no snapshot needs them."""
-    with opened(scene) as repository:
-        store(repository, KEPT)
-        dropped = store(repository, *mails, hours=1)
-        repository.remove_snapshot(dropped)
-
-
-def blob(repository: Repository, mail: bytes) -> bytes:
-    return repository.secrets.content_id(mail)
-
-
-def count(scene: Scene, prefix: str) -> int:
-    return sum(name.startswith(prefix) for name in scene.storage.objects)
-
-
-def is_there(scene: Scene, mail: bytes) -> bool:
-    """Whether somebody who comes now finds the message whole."""
-    with opened(scene) as repository:
-        return repository.relies(blob(repository, mail)) and whole(
-            MessageStore(repository).load(blob(repository, mail))
-        ) == mail
 
 
 def test_what_no_snapshot_needs_goes_in_two_steps(scene: Scene) -> None:
@@ -255,10 +204,10 @@ def test_as_long_as_its_parent_is_there_a_run_need_answer_for_nothing_it_takes_o
     with opened(scene, 2) as repository:
         parent = store(repository, ATTACHED, hours=2)
         with repository.running(parent):
-            repository.relies(blob(repository, KEPT))
+            assert repository.erasure_of(blob(repository, KEPT)) is None  # it looks, and relies on nothing
             pruned(scene)
             scene.world.wait(0.5)
-            repository.relies(blob(repository, KEPT))
+            assert repository.erasure_of(blob(repository, KEPT)) is None
             assert count(scene, names.NEEDS) == 0
 
 
@@ -337,28 +286,15 @@ def test_an_index_that_somebody_else_wrote_meanwhile_keeps_what_it_tells_of(scen
     with opened(scene, 2) as other:
         pruned(scene)
         old = [name for name in marks.objects(marks.read(View(scene.storage))) if name.startswith(names.INDEX)]
-        entries = [entry for name in old for entry in _entries(other, name)]
-        other.add_index(entries)  # as a prune that began before the mark was made
+        # As a prune that began before the mark was made.
+        other.add_index([entry for name in old for entry in entries(other, name)])
     report = pruned(scene, hours=4)
-    assert _missing(scene) == [], "no index tells of a pack that is gone"
+    assert untrue(scene) == [], "no index tells of a pack that is gone"
     assert report.waiting > 0
     for _ in range(3):
         pruned(scene, hours=4)
-    assert (count(scene, names.MARKS), _missing(scene)) == (0, [])
+    assert (count(scene, names.MARKS), untrue(scene)) == (0, [])
     assert is_there(scene, DROPPED) is False
-
-
-def _entries(repository: Repository, name: str):  # type: ignore[no-untyped-def]
-    from backupd.repository import index
-
-    return index.unseal(repository.storage.get(name), repository.secrets, name)
-
-
-def _missing(scene: Scene) -> list[str]:
-    """Packs that an index object tells of and that are not there."""
-    with opened(scene) as repository:
-        told = {names.pack(pack.hex()) for pack in repository.index.packs()}
-    return sorted(told - scene.storage.objects.keys())
 
 
 def test_needs_that_name_no_mark_are_cleared_away_and_forged_ones_do_no_harm(scene: Scene) -> None:
@@ -412,83 +348,3 @@ def test_a_message_that_the_state_knows_under_an_id_is_read_again_when_it_is_gon
     scene.back_up(0, View(scene.storage), common=True)
     scene.check()
     assert is_there(scene, ATTACHED)
-
-
-# -- copies ------------------------------------------------------------------------------------------------------------
-
-
-def test_what_a_prune_of_the_copy_is_about_to_remove_is_asked_for_before_snapshots_come_that_need_it(
-    scene: Scene,
-) -> None:
-    with opened(scene) as repository:
-        store(repository, KEPT)
-        store(repository, DROPPED, hours=1)
-    scene.copy(0, View(scene.storage), View(scene.second))
-    with Repository(View(scene.second), scene.secrets, sizes=SIZES) as there:
-        there.remove_snapshot(there.refs()[-1])
-        prune(there, now=scene.world.time(), grace=3 * HOUR, fewest=2, max_unused=0, sizes=SIZES)
-    report = scene.copy(0, View(scene.storage), View(scene.second))
-    assert report
-    assert (report.waiting, len(needs.read(View(scene.second)))) == (1, 1)
-    scene.world.wait(0.5)
-    report = scene.copy(0, View(scene.storage), View(scene.second))
-    assert report
-    assert report.waiting == 1
-    scene.world.wait(0.6)
-    report = scene.copy(0, View(scene.storage), View(scene.second))
-    assert report
-    assert report.waiting == 0
-    scene.world.wait(4)
-    with Repository(View(scene.second), scene.secrets, sizes=SIZES) as there:
-        prune(there, now=scene.world.time(), grace=3 * HOUR, fewest=2, max_unused=0, sizes=SIZES)
-    scene.check()
-
-
-def test_a_copy_that_stood_still_looks_once_more(scene: Scene) -> None:
-    with opened(scene) as repository:
-        store(repository, KEPT)
-        store(repository, DROPPED, hours=1)
-    scene.copy(0, View(scene.storage), View(scene.second))
-    with Repository(View(scene.second), scene.secrets, sizes=SIZES) as there:
-        there.remove_snapshot(there.refs()[-1])
-
-    def prune_the_copy() -> None:
-        for hours in (0, 4):
-            scene.world.wait(hours)
-            scene.prune(2, View(scene.second))
-
-    second = View(scene.second)
-    plain = second.put
-
-    def slow(name: str, data: object) -> None:
-        if name.startswith(names.SNAPSHOTS):
-            second.put = plain  # type: ignore[method-assign]
-            prune_the_copy()
-        plain(name, data)  # type: ignore[arg-type]
-
-    second.put = slow  # type: ignore[method-assign]
-    scene.copy(0, View(scene.storage), second)
-    scene.check()
-
-
-def test_what_was_removed_from_the_copy_while_it_was_made_is_copied_again(scene: Scene) -> None:
-    with opened(scene) as repository:
-        store(repository, KEPT)
-        store(repository, DROPPED, hours=1)
-    scene.copy(0, View(scene.storage), View(scene.second))
-    with Repository(View(scene.second), scene.secrets, sizes=SIZES) as there:
-        there.remove_snapshot(there.refs()[-1])
-
-    scene.prune(2, View(scene.second))
-    scene.world.wait(4)
-    with opened(scene) as repository:
-        store(repository, ATTACHED, hours=2)
-
-    def prune_the_copy() -> None:
-        scene.prune(2, View(scene.second))
-
-    # After it has listed what there is.
-    scene.copy(0, View(scene.storage, {7: ([prune_the_copy], False)}), View(scene.second))
-    scene.check()
-    with Repository(View(scene.second), scene.secrets, sizes=SIZES) as there:
-        assert len(there.refs()) == 3

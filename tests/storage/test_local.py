@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,26 @@ def test_what_a_killed_write_leaves_is_not_listed_and_is_cleaned_a_day_later(sto
     assert storage.clean() == 0
     assert storage.clean(now=leftover.stat().st_mtime + 90_000) == 1
     assert files(storage) == ["index/a"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_an_object_is_as_old_as_its_name_not_as_the_file_that_was_written_long_before_it_got_one(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    """The machine stood still in between. Nobody else can have known of a mark before it had its name."""
+    link, before = os.link, time.time()
+
+    def late(source: Path, target: Path) -> None:
+        os.utime(source, (before - 10_000, before - 10_000))
+        if not links:
+            raise OSError(errno.EPERM, "this file system has no links")
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", late)
+    storage.put("marks/a", [b"x"])
+    (info,) = storage.list()
+    assert info.modified is not None
+    assert abs(info.modified - before) < 60
 
 
 def test_killed_at_any_moment_an_object_is_there_whole_or_not_at_all(tmp_path: Path) -> None:

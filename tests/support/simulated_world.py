@@ -19,7 +19,7 @@ from tests.support.memory_storage import MemoryStorage
 BEGINNING = datetime(2026, 6, 1, tzinfo=UTC)
 Event = Callable[[], None]
 Interruption = tuple[Sequence[Event], bool]
-REFERRING = ("index/", "snapshots/")
+REFERRING = ("index/", "snapshots/", "erasures/")
 
 
 class World:
@@ -76,7 +76,8 @@ class View:
     number of the write before which the machine dies; None: it does not.
 
     For hours, no machine stands still between its last look at marks and the one write that follows: a bound on that is
-    what the protocol asks for (docs/format.md, "Marks").
+    what the protocol asks for (docs/format.md, "Marks"). What takes hours there happens as soon as that is written.
+    Before any other request, and before anything is removed, hours may go by.
     """
 
     requests = versions = locks = None
@@ -92,7 +93,6 @@ class View:
         self.actor = actor or self
         self._shared, self._world = shared, shared.world
         self._interruptions, self._dies_at = dict(interruptions or {}), dies_at
-        self._late: list[Event] = []
         self._lock = threading.Lock()
         self.made = self.written = 0
         self.happened = 0
@@ -101,31 +101,32 @@ class View:
     def url(self) -> str:
         return self._shared.url
 
-    def _request(self, name: str, *, write: bool = False) -> None:
+    def _request(self, name: str, *, write: bool = False, bound: bool = False) -> Sequence[Event]:
+        """bound: it must not take hours until it is written. What is to happen as soon as it is."""
         self._world.turn(self)
         with self._lock:
             number, self.made = self.made, self.made + 1
             dead = self._dies_at is not None and self.written >= self._dies_at
             self.written += write
             events, takes_hours = self._interruptions.pop(number, ([], False))
-            if dead:
-                events = []
-            elif (takes_hours or self._late) and write and name.startswith(REFERRING):
-                self._late += events
-                events = []
-            else:
-                events, self._late = self._late + list(events), []
         if dead:
             raise StorageUnavailable("the machine is dead", subject=name)
+        if takes_hours and bound:
+            return events
+        self._happen(events)
+        return ()
+
+    def _happen(self, events: Sequence[Event]) -> None:
         with TURN.given_up():
             for event in events:
                 self.happened += 1
                 event()
 
     def put(self, name: str, data: Sequence[Buffer]) -> None:
-        self._request(name, write=True)
+        later = self._request(name, write=True, bound=name.startswith(REFERRING))
         self._shared.put(name, data)
         self._shared.stored.setdefault(name, self._world.time().timestamp())
+        self._happen(later)
 
     def replace(self, name: str, data: Sequence[Buffer]) -> None:
         self._request(name, write=True)
