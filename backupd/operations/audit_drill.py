@@ -168,8 +168,9 @@ class Drill:
     def _judge(self, report: RestoreReport) -> Uids:
         """Tell what could not be restored; the messages that the target could not take exactly, as it said itself."""
         altered: Uids = {}
-        refused = {each.name: each.refused for each in report.mailboxes if each.refused}
-        for name, count in refused.items():
+        lost = {each.name: each.refused + each.unreadable for each in report.mailboxes}
+        lost = {name: count for name, count in lost.items() if count}
+        for name, count in lost.items():
             whats = [each.what for each in report.problems if each.mailbox == name]
             messages = "1 message" if count == 1 else f"{count:,} messages"
             self._tell(Severity.CRITICAL, name, f"{messages} could not be restored: {whats[0] if whats else 'refused'}")
@@ -177,7 +178,7 @@ class Drill:
             for record in self._snapshot.mailboxes if problem.uid is not None else ():
                 if record.mailbox.name == problem.mailbox and problem.uid is not None:
                     altered.setdefault(record.mailbox.raw_name, set()).add(problem.uid)
-        others = [each for each in report.problems if each.mailbox not in refused]
+        others = [each for each in report.problems if each.mailbox not in lost]
         if others:
             what = f"{len(others):,} messages could not be taken exactly by the target: {others[0].what}"
             self._tell(Severity.NOTE, others[0].mailbox, what)
