@@ -104,5 +104,5 @@ def _by_id(refs: Sequence[SnapshotRef], text: str) -> SnapshotRef:
             "no such snapshot", subject=text, remedy=f"{newest}; ACCOUNT@latest and ACCOUNT@2026-11-01T12:00 work too"
         )
     some = ", ".join(ref.id for ref in found[:_MOST_CANDIDATES])
-    more = f" and {len(found) - _MOST_CANDIDATES} more" if len(found) > _MOST_CANDIDATES else ""
-    raise UsageError(f"{len(found)} snapshots begin so", subject=text, remedy=f"give more of it: {some}{more}")
+    more = f" and {len(found) - _MOST_CANDIDATES:,} more" if len(found) > _MOST_CANDIDATES else ""
+    raise UsageError(f"{len(found):,} snapshots begin so", subject=text, remedy=f"give more of it: {some}{more}")

@@ -13,6 +13,7 @@ import msgspec
 
 from backupd.errors import ObjectMissing, UsageError
 from backupd.operations import find_snapshot, record
+from backupd.operations.counting import count
 from backupd.operations.facts import known
 from backupd.operations.standing import forget_losses
 from backupd.operations.state import State
@@ -117,7 +118,7 @@ def remove(
         each for each in holds.read(repository).active(now) if each.id.startswith(text) or each.id[-8:].startswith(text)
     ]
     if len(found) != 1 or not text:
-        there = f"{len(found)} holds begin so" if found and text else "no such hold"
+        there = f"{len(found):,} holds begin so" if found and text else "no such hold"
         raise UsageError(there, subject=text, remedy="`backupd hold list` shows them")
     held = found[0]
     _store(repository, Release(FORMAT, timestamp(now), held.id, reason), state, now, "release")
@@ -157,7 +158,8 @@ def _pins(
         losses = each.facts.losses if each.facts and each.ref.id not in accepted else []
         if pinned := sorted({loss.pinned for loss in losses} & there):
             what = [
-                f"{loss.gone:,} of {loss.before:,} messages gone from {loss.name or 'the account'}" for loss in losses
+                f"{loss.gone:,} of {count(loss.before, 'message')} gone from {loss.name or 'the account'}"
+                for loss in losses
             ]
             found.append(
                 PinLine(each.facts.account if each.facts else "", each.ref.id, timestamp(each.ref.time), pinned, what)

@@ -188,7 +188,7 @@ def find_mailbox(snapshot: Snapshot, text: str) -> MailboxRecord:
         raws = " or ".join(_text(record.mailbox.raw_name) for record in found)
         raise UsageError("several mailboxes are shown by this name", subject=text, remedy=f"write {raws}")
     names = [line.path for line in mailboxes(snapshot)]
-    more = f" and {len(names) - 10} more (`backupd ls` shows all)" if len(names) > 10 else ""
+    more = f" and {len(names) - 10:,} more (`backupd ls` shows all)" if len(names) > 10 else ""
     there = f"there are {', '.join(names[:10])}{more}" if names else "it has no mailboxes"
     raise UsageError("no such mailbox in this snapshot", subject=text, remedy=there)
 
@@ -289,7 +289,7 @@ def _by_id(repository: Repository, snapshot: Snapshot, prefix: str) -> Found:
                     found.setdefault(pair[0].message, []).append((record, pair))
     if len(found) > 1:
         some = ", ".join(each.hex()[: len(prefix) + 8] for each in list(found)[:5])
-        raise UsageError(f"{len(found)} messages begin so", subject=prefix, remedy=f"give more of it: {some}")
+        raise UsageError(f"{len(found):,} messages begin so", subject=prefix, remedy=f"give more of it: {some}")
     for places in found.values():
         record, pair = places[0]
         return Found(record, pair, [(other.mailbox.name, row.uid) for other, (row, _) in places[1:]])

@@ -29,6 +29,7 @@ from backupd.model import Mailbox, Problem
 from backupd.operations import restore_plan
 from backupd.operations.ahead import read_ahead
 from backupd.operations.batch import gather
+from backupd.operations.counting import count
 from backupd.operations.events import Advance, Notice, Observer, Plan, ignore
 from backupd.operations.messages import MessageStore
 from backupd.operations.restore_plan import Lookup, Pair
@@ -224,7 +225,7 @@ class _Restore:
                     pass
                 kept.append(segment)
             except (Damaged, ObjectMissing) as error:
-                which = f"{segment.messages:,} messages (UIDs {segment.first} to {segment.last})"
+                which = f"{count(segment.messages, 'message')} (UIDs {segment.first} to {segment.last})"
                 what = f"{which} cannot be restored: {error}"
                 self._problems.append(Problem(task.record.mailbox.name, None, what))
         found = len(kept) < len(task.record.segments)
