@@ -236,7 +236,8 @@ def _affected(report: AuditReport) -> Iterator[Markup]:
 
 
 def _message(each: Affected) -> Markup:
-    which = f"UID {each.uid}" if each.uid == each.last else f"{each.messages:,} messages, UID {each.uid} to {each.last}"
+    messages = output.count(each.messages, "message")
+    which = f"UID {each.uid}" if each.uid == each.last else f"{messages}, UID {each.uid} to {each.last}"
     lines: list[str | Markup] = [which]
     if each.subject is not None:
         new_line = element("br")
@@ -311,7 +312,8 @@ def _accounts(accounts: Iterable[AuditedAccount]) -> Markup:
             cells.append("not asked")
         if each.drill:
             tried = each.drill
-            how = "measured" if tried.full else f"reckoned from {tried.messages:,} messages in {_span(tried.seconds)}"
+            sample = f"{output.count(tried.messages, 'message')} in {_span(tried.seconds)}"
+            how = "measured" if tried.full else f"reckoned from {sample}"
             cells.append(f"{_span(tried.total_seconds)} ({how})")
         else:
             cells.append("not tried")

@@ -76,17 +76,20 @@ def _shortened(text: str) -> str:
 
 
 def _performance(report: AuditReport) -> Iterator[str]:
-    """label=value[unit];warning;critical;minimum;maximum."""
+    """label=value[unit];warning;critical;minimum;maximum. What was not looked at has no value, not even 0."""
     known = [each.status for each in report.accounts if each.status and each.status.age is not None]
     ages = [(each.age or 0.0, each.objective) for each in known]
     if ages:
         # The account that is nearest to its objective, or furthest beyond it.
         age, objective = max(ages, key=lambda each: (each[0] / each[1] if each[1] else 0.0, each[0]))
         yield f"age={age:.0f}s;;{objective or 0:.0f};0" if objective else f"age={age:.0f}s;;;0"
-    yield f"checked={report.checked.octets}B;;;0"
+    if report.level != "freshness":
+        yield f"checked={report.checked.octets}B;;;0"
     yield f"problems={report.problems};;;0"
-    yield f"accounts={len(report.accounts)};;;0"
-    yield f"snapshots={report.checked.snapshots};;;0"
+    if report.role != "auditor":
+        yield f"accounts={len(report.accounts)};;;0"
+        if report.level != "freshness":
+            yield f"snapshots={report.checked.snapshots};;;0"
     if report.coverage and report.coverage.octets:
         yield f"coverage={100 * report.coverage.proved / report.coverage.octets:.1f}%;;;0;100"
     drills = [each.drill for each in report.accounts if each.drill]

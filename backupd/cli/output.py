@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from backupd.errors import BackupdError, Throttled
 from backupd.mail.names import UNSAFE
+from backupd.operations.counting import count as count
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -112,11 +113,6 @@ def size(octets: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" or value >= 99.5 else f"{value:.1f} {unit}"
         value /= 1000
     raise AssertionError
-
-
-def count(number: int, noun: str, plural: str = "") -> str:
-    """'1 message', '2,345 messages'."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def local_time(rfc3339: str) -> str:

@@ -25,6 +25,7 @@ from backupd.daemon.timetable import CONTINUOUS, Span, quiet_until
 from backupd.errors import UsageError
 from backupd.operations.accounts import Accounts
 from backupd.operations.costs import Costs, Meter, known_costs
+from backupd.operations.counting import count
 from backupd.operations.notices.weekly import Week, gather
 from backupd.operations.opening import open_repository, open_repository_storage, open_state
 from backupd.operations.standing import Standing, learn
@@ -252,13 +253,13 @@ class Engine:
         """How it goes, in a line."""
         accounts = self.board.accounts()
         running, failing = self._desk.running(), [live for live in accounts if live.failures]
-        parts = [f"{len(accounts)} accounts"]
+        parts = [count(len(accounts), "account")]
         if running:
-            parts.append(f"{len(running)} being backed up")
+            parts.append(f"{len(running):,} being backed up")
         if failing:
-            parts.append(f"{len(failing)} failing")
+            parts.append(f"{len(failing):,} failing")
         if overdue := self.overdue():
-            parts.append(f"{len(overdue)} older than their objective")
+            parts.append(f"{len(overdue):,} older than {'its' if len(overdue) == 1 else 'their'} objective")
         ahead = min((live.next_run for live in accounts if live.next_run), default=None)
         if ahead and not running:
             parts.append(f"next {ahead.astimezone(self._zone):%H:%M:%S}")

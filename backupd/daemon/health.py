@@ -15,9 +15,9 @@ from backupd.daemon.board import Board
 from backupd.daemon.report import Facts, LastAudit, Queue, last_audits
 from backupd.daemon.web import Actions, Web
 from backupd.errors import BackupdError
-from backupd.operations import auth
-from backupd.operations.audit_report import LEVELS
+from backupd.operations import audit_history, auth
 from backupd.operations.costs import Costs
+from backupd.operations.opening import open_repository_storage
 from backupd.operations.state import State
 
 if TYPE_CHECKING:
@@ -111,8 +111,7 @@ class Health:
         return self._engine.costs() if self._engine else None
 
     def _audits(self) -> list[LastAudit]:
-        levels = [level.value for level in LEVELS]
-        return last_audits(audit for level in levels for audit in self.state.audits(account="", level=level, limit=1))
+        return last_audits(audit_history.latest(self.state, open_repository_storage(self._config).url))
 
     def _ask_tokens(self) -> dict[str, datetime]:
         return auth.ends(self._config)

@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Literal, Protocol
+from typing import Literal
 
 import msgspec
 
 from backupd import __version__
 from backupd.daemon.board import Board, Job, Live
 from backupd.operations import standing
+from backupd.operations.audit_history import LastOfLevel
 from backupd.operations.costs import Costs
 from backupd.operations.standing import Standing
 from backupd.operations.state import State
@@ -82,30 +83,17 @@ class LastAudit(msgspec.Struct, frozen=True):
     seconds: float = 0.0
 
 
-class Audited(Protocol):
-    """An audit, as the state keeps it. outcome: "ok", "warning", "critical" or "unknown"."""
-
-    @property
-    def level(self) -> str: ...
-    @property
-    def started(self) -> str: ...
-    @property
-    def ended(self) -> str: ...
-    @property
-    def outcome(self) -> str: ...
-
-
 _CODES = {"ok": 0, "warning": 1, "critical": 2}
 
 
-def last_audits(audits: Iterable[Audited]) -> list[LastAudit]:
-    """The last of each level. audits: newest first."""
-    found: dict[str, LastAudit] = {}
-    for audit in audits:
-        began, ended = datetime.fromisoformat(audit.started), datetime.fromisoformat(audit.ended)
+def last_audits(levels: Iterable[LastOfLevel]) -> list[LastAudit]:
+    """The last of each level, and the code that counts for it: of a failure, until a later audit has made up for it."""
+    found = []
+    for each in levels:
+        began, ended = (datetime.fromisoformat(time) for time in (each.last.started, each.last.ended))
         seconds = max(0.0, (ended - began).total_seconds())
-        found.setdefault(audit.level, LastAudit(audit.level, ended, _CODES.get(audit.outcome, 3), seconds))
-    return list(found.values())
+        found.append(LastAudit(each.last.level, ended, _CODES.get(each.outcome.outcome, 3), seconds))
+    return found
 
 
 class Queue(msgspec.Struct, frozen=True):

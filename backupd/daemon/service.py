@@ -108,6 +108,7 @@ class Service:
                         self._loop(engine, notifier, told, state_is_there)
                     finally:
                         self._ended.set()
+                began = time.monotonic()
                 log.info("stopping")
                 self._supervisor.stopping("stopping: what is under way writes a checkpoint")
                 health.stops()
@@ -120,7 +121,8 @@ class Service:
                         subject=str(config.state_dir),
                         remedy="start it again: what is needed is built anew",
                     )
-                return 0
+            log.info("stopped", seconds=round(time.monotonic() - began, 3))
+            return 0
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)

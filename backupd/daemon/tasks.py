@@ -17,6 +17,7 @@ from backupd.operations.accounts import Accounts
 from backupd.operations.audit import Means, audit
 from backupd.operations.audit_report import Level, Severity, Wish
 from backupd.operations.copy import copy
+from backupd.operations.counting import count
 from backupd.operations.events import Observer
 from backupd.operations.forget import forget, rules_of
 from backupd.operations.locks import renew_locks
@@ -86,12 +87,13 @@ class Tasks:
         rules, now = rules_of(self._config), self._clock()
         with self._repository() as repository, self._watched("forget") as observer:
             report = forget(repository, rules, state=self._state, now=now, observer=observer, stop=stop)
-        return f"{report.forgotten} snapshots forgotten, {report.kept} kept"
+        return f"{count(report.forgotten, 'snapshot')} forgotten, {report.kept:,} kept"
 
     def _prune(self, stop: threading.Event) -> str:
         with self._repository() as repository, self._watched("prune") as observer:
             report = prune(repository, state=self._state, now=self._clock(), observer=observer, stop=stop)
-        return f"{report.packs} packs merged into {report.into}, {report.removed} objects removed"
+        merged = f"{count(report.packs, 'pack')} merged into {report.into:,}"
+        return f"{merged}, {count(report.removed, 'object')} removed"
 
     def _copy(self, stop: threading.Event) -> str:
         done, errors = [], list[BackupdError]()
@@ -102,12 +104,12 @@ class Tasks:
             except StorageError as error:
                 errors.append(error)
                 continue
-            done.append(f"{report.target}: {report.copied} objects copied")
+            done.append(f"{report.target}: {count(report.copied, 'object')} copied")
             if report.problems:
-                first = report.problems[0]
+                first, some = report.problems[0], count(len(report.problems), "object")
                 errors.append(
                     StorageError(
-                        f"{len(report.problems)} objects could not be copied, first {first.object}: {first.what}",
+                        f"{some} could not be copied, first {first.object}: {first.what}",
                         subject=report.target,
                         remedy="backupd audit --level storage tells what is damaged, backupd repair mends it",
                     )
@@ -136,20 +138,20 @@ class Tasks:
         told = set() if wish.level is Level.FRESHNESS else {Level.FRESHNESS}
         grave = [each for each in report.findings if each.severity is Severity.CRITICAL and each.level not in told]
         if grave:
-            more = f" (and {len(grave) - 1} more)" if len(grave) > 1 else ""
+            more = f" (and {len(grave) - 1:,} more)" if len(grave) > 1 else ""
             raise Damaged(
                 f"{grave[0].what}{more}",
                 subject=grave[0].subject,
                 remedy=f"backupd audit --level {wanted.level} tells all of it, backupd repair mends what it can",
             )
-        return f"{report.outcome}, {report.problems} problems"
+        return f"{report.outcome}, {count(report.problems, 'problem')}"
 
     def _locks(self, stop: threading.Event) -> str:
         renewed = 0
         for storage in (open_repository_storage(self._config), *open_copies(self._config)):
             if storage.locks and (report := renew_locks(storage, self._state, self._clock(), stop=stop)):
                 renewed += report.renewed
-        return f"{renewed} locks renewed"
+        return f"{count(renewed, 'lock')} renewed"
 
 
 def utc() -> datetime:

@@ -41,7 +41,7 @@ from backupd.operations.audit_report import (
 )
 from backupd.operations.audit_scratch import MaildirScratch, Scratch
 from backupd.operations.audit_source import Servers, SourceAudit
-from backupd.operations.audit_state import Audit
+from backupd.operations.audit_state import Audit, Scope
 from backupd.operations.events import Observer, Plan, ignore
 from backupd.operations.standing import accepted_losses
 from backupd.operations.state import State
@@ -350,6 +350,9 @@ class _Audit:
         """Add to the history: one entry for all, and one for each account."""
         if self._means.state is None:
             return
+        wish = self._wish
+        alone = tuple(sorted(wish.objectives)) if wish.alone else ()
+        scope = Scope(report.role.value, alone, wish.budget, wish.since, wish.full, wish.exported)
 
         def entry(account: str, findings: Sequence[Finding], recovery: float | None = None) -> Audit:
             return Audit(
@@ -362,6 +365,7 @@ class _Audit:
                 problems=sum(each.severity is not Severity.NOTE for each in findings),
                 octets=0 if account else report.checked.octets,
                 recovery=recovery,
+                scope=scope,
             )
 
         entries = [entry("", report.findings)]

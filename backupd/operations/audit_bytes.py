@@ -13,6 +13,7 @@ from backupd.operations.audit_objects import THREADS, Copies, Room
 from backupd.operations.audit_packs import interrupted
 from backupd.operations.audit_report import Checked, Coverage, Finding, Level, Severity
 from backupd.operations.audit_rotation import Item
+from backupd.operations.counting import count
 from backupd.operations.events import Advance, Observer
 from backupd.repository import names, parity, slots
 from backupd.repository.keys import Role
@@ -55,7 +56,8 @@ class Objects:
             del self.there[name]
         self._look_for_parity()
         if others:
-            self._found(Severity.NOTE, storage.url, f"{others:,} objects here belong to no repository")
+            objects = count(others, "object here belongs", "objects here belong")
+            self._found(Severity.NOTE, storage.url, f"{objects} to no repository")
 
     def _look_for_parity(self) -> None:
         """Where there is any, whether everything has some."""
@@ -133,7 +135,7 @@ class Objects:
                 self.findings.append(self._copies.finding(name, found.what))
         if names.DESCRIPTION not in self.there:
             self.findings.append(self._copies.finding(names.DESCRIPTION, "it is missing"))
-        for label in (label for label, count in labels.items() if count > 1):
+        for label in (label for label, times in labels.items() if times > 1):
             what = f"there are {labels[label]} key slots of the name {label!r}: what opened the older ones still does"
             remedy = "a rotation was interrupted, or one was put back: rotate it again"
             self._found(Severity.WARNING, names.KEYS, what, remedy)

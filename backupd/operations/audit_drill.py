@@ -24,6 +24,7 @@ from backupd.operations.audit_memory import DRILLED, Memory
 from backupd.operations.audit_report import DrillResult, Finding, Level, Severity
 from backupd.operations.audit_rotation import Item
 from backupd.operations.audit_scratch import Back, Scratch
+from backupd.operations.counting import count
 from backupd.operations.events import Observer
 from backupd.operations.messages import MessageStore
 from backupd.operations.restore import RestoreReport, restore
@@ -168,18 +169,19 @@ class Drill:
     def _judge(self, report: RestoreReport) -> Uids:
         """Tell what could not be restored; the messages that the target could not take exactly, as it said itself."""
         altered: Uids = {}
-        refused = {each.name: each.refused for each in report.mailboxes if each.refused}
-        for name, count in refused.items():
+        lost = {each.name: each.refused + each.unreadable for each in report.mailboxes}
+        lost = {name: number for name, number in lost.items() if number}
+        for name, number in lost.items():
             whats = [each.what for each in report.problems if each.mailbox == name]
-            messages = "1 message" if count == 1 else f"{count:,} messages"
-            self._tell(Severity.CRITICAL, name, f"{messages} could not be restored: {whats[0] if whats else 'refused'}")
+            what = f"{count(number, 'message')} could not be restored: {whats[0] if whats else 'refused'}"
+            self._tell(Severity.CRITICAL, name, what)
         for problem in report.problems:
             for record in self._snapshot.mailboxes if problem.uid is not None else ():
                 if record.mailbox.name == problem.mailbox and problem.uid is not None:
                     altered.setdefault(record.mailbox.raw_name, set()).add(problem.uid)
-        others = [each for each in report.problems if each.mailbox not in refused]
+        others = [each for each in report.problems if each.mailbox not in lost]
         if others:
-            what = f"{len(others):,} messages could not be taken exactly by the target: {others[0].what}"
+            what = f"{count(len(others), 'message')} could not be taken exactly by the target: {others[0].what}"
             self._tell(Severity.NOTE, others[0].mailbox, what)
         return altered
 
@@ -214,7 +216,8 @@ class Drill:
             if lacking:
                 wrong += len(lacking)
                 uids = ", ".join(map(str, lacking[:_TOLD])) + (" and others" if len(lacking) > _TOLD else "")
-                what = f"{len(lacking):,} messages came back otherwise (bytes, flags, date), or not at all: UID {uids}"
+                some = count(len(lacking), "message")
+                what = f"{some} came back otherwise (bytes, flags, date), or not at all: UID {uids}"
                 self._tell(Severity.CRITICAL, readable_path(record.mailbox), what)
         return messages, octets, wrong
 

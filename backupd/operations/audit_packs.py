@@ -17,6 +17,7 @@ from backupd.operations import audit_objects
 from backupd.operations.audit_memory import BYTES, CONTENT, Memory
 from backupd.operations.audit_objects import THREADS, Copies, Room
 from backupd.operations.audit_report import Finding, Level, Severity
+from backupd.operations.counting import count
 from backupd.operations.events import Advance, Observer
 from backupd.operations.messages import MessageStore
 from backupd.repository import index, names, recipe
@@ -327,7 +328,8 @@ class PackAudit:
         for name in sorted(needed):
             self._bad(name, "it is missing, and the index wants it", level=Level.METADATA)
         if others := len(self.missing - needed):
-            what = f"{others:,} packs that the index tells of are not there; what they held is in others"
+            packs = count(others, "pack that the index tells of is", "packs that the index tells of are")
+            what = f"{packs} not there; what was in there is in others"
             self.damage.findings.append(Finding(Severity.NOTE, Level.METADATA, self._storage.url, what))
 
     def _bad(self, name: str, what: str, *, level: Level = Level.STORAGE) -> None:

@@ -51,7 +51,8 @@ class Wish(msgspec.Struct, frozen=True):
     objectives: the accounts, and the oldest acceptable snapshot of each where one is configured. alone: only these
     accounts, and the packs that hold their mail; else all there is, whoever it belongs to. budget: the share of the
     octets to read, above 0 and up to 1; None: all. since: only snapshots and objects of this time or later. sample:
-    messages of an account whose bytes are compared with the server's. full: a drill restores whole accounts.
+    messages of an account whose bytes are compared with the server's. full: a drill restores whole accounts. exported:
+    the signed record is compared with what was exported of it.
     """
 
     level: Level
@@ -61,6 +62,7 @@ class Wish(msgspec.Struct, frozen=True):
     since: datetime | None = None
     sample: int = 50
     full: bool = False
+    exported: bool = False
 
 
 class Severity(StrEnum):

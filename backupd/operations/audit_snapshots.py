@@ -32,6 +32,9 @@ from backupd.repository.snapshots import MailboxRecord, Snapshot, SnapshotRef
 MOST_AFFECTED = 10_000
 """Messages that are told one by one."""
 
+UNLISTED = "what lists show of it is lost"
+"""What is wrong with a message that is whole, and of which no list tells sender and subject."""
+
 _MOST_SNAPSHOTS = 100
 _READERS = 8
 
@@ -225,7 +228,7 @@ class SnapshotAudit:
         if row.envelopes not in self._envelopes:
             self._envelopes[row.envelopes] = envelopes.is_there(self._repository, row.envelopes)
         if not self._envelopes[row.envelopes]:
-            return _Harm(row.uid, row.uid, 1, "what lists show of it is lost", not self._unsure, True, row)
+            return _Harm(row.uid, row.uid, 1, UNLISTED, not self._unsure, True, row)
         if self._repository.erased.now.places(row.envelopes)[0] in damage.suspects:
             return _Harm(row.uid, row.uid, 1, "what lists show of it is in a damaged pack", False, True, row)
         return None

@@ -16,6 +16,7 @@ from backupd.mail import dates
 from backupd.mail.uidset import UidSet
 from backupd.model import Body, MessageState
 from backupd.operations.audit_report import Finding, Level, Severity, SourceResult
+from backupd.operations.counting import count
 from backupd.operations.events import Advance, Observer, Plan
 from backupd.operations.messages import MessageStore
 from backupd.operations.selection import Selection, readable_path
@@ -87,7 +88,7 @@ class SourceAudit:
                 if raw_name in found or not record.messages:
                     continue
                 self._counts["gone"] += record.messages
-                self._note(record, f"gone or renamed since the snapshot, with {record.messages:,} messages")
+                self._note(record, f"gone or renamed since the snapshot, with {count(record.messages, 'message')}")
             chosen = (each for each in found.values() if each.mailbox in selection and each.mailbox.selectable)
             wanted = {each.mailbox.raw_name: each for each in chosen}
             sample = self._sample([records[name] for name in wanted if name in records])
@@ -274,7 +275,7 @@ class SourceAudit:
         there = sum(each in known for each in named)
         self._counts.update(agreed=there, new=len(named) - there, gone=len(known - set(named)), mailboxes=1)
         if unnamed := len(listed) - len(named):
-            what = f"{unnamed:,} messages have no UIDL, and cannot be compared without reading them"
+            what = f"no UIDL for {count(unnamed, 'message')}, which cannot be compared without being read"
             self.findings.append(Finding(Severity.NOTE, Level.SOURCE, self._account, what, account=self._account))
         return self._result(1)
 

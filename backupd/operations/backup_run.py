@@ -13,6 +13,7 @@ from backupd.model import Problem
 from backupd.operations.backup_report import COUNTS, BackupReport, conclude
 from backupd.operations.batch import Batch, as_they_end, gather
 from backupd.operations.chunk import Chunk, ChunkResult
+from backupd.operations.counting import count
 from backupd.operations.events import Observer, Plan
 from backupd.operations.history import History
 from backupd.operations.local_records import LocalRecords
@@ -188,7 +189,7 @@ class BackupRun:
         for raw_name, record in before.items():
             if raw_name in there or record.mailbox not in self._selection or not record.mailbox.selectable:
                 continue
-            self._note(f"{record.mailbox.name}: this mailbox of {record.messages} messages is gone or renamed")
+            self._note(f"{record.mailbox.name}: this mailbox of {count(record.messages, 'message')} is gone or renamed")
             self._counts["vanished"] += record.messages
             for segment in record.segments:
                 self._gone.add(raw_name, (row for row, _ in read(self._repository, segment)))

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from backupd.model import Mailbox, MessageState
+from backupd.operations.counting import count
 from backupd.operations.diff_mailboxes import Pairing, pair_mailboxes
 from backupd.repository import segments
 from backupd.repository.runs import MessageRow
@@ -176,7 +177,7 @@ def _properties(before: MailboxRecord | None, after: MailboxRecord | None) -> li
     if old.selectable != new.selectable:
         found.append("can hold messages now" if new.selectable else "cannot hold messages any more")
     if len(before.missing) != len(after.missing):
-        found.append(f"{len(after.missing)} messages could not be read (before: {len(before.missing)})")
+        found.append(f"{count(len(after.missing), 'message')} could not be read (before: {len(before.missing):,})")
     return found
 
 

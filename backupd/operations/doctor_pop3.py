@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime
 
+from backupd.operations.counting import count
 from backupd.operations.finding import Finding
 from backupd.sources.base import Identity
 from backupd.sources.pop3.base import Listed, Pop3Source, hides
@@ -29,7 +30,7 @@ def check_pop3(
         yield Finding("ok", subject, f"the login works{software}")
         listing = session.listing()
         octets = sum(max(0, listed.size) for listed in listing)
-        yield Finding("ok", subject, f"{len(listing):,} messages, {octets / 1000**2:,.1f} MB")
+        yield Finding("ok", subject, f"{count(len(listing), 'message')}, {octets / 1000**2:,.1f} MB")
         yield from _names(subject, listing)
         if "PIPELINING" not in {each.upper() for each in identity.capabilities}:
             yield Finding("ok", subject, "no PIPELINING: each message costs a round trip")
@@ -48,7 +49,8 @@ def _names(subject: str, listing: list[Listed]) -> Iterator[Finding]:
     times = Counter((each.uidl, each.size) for each in listing if each.uidl)
     twice = sum(count for count in times.values() if count > 1)
     if without or twice:
-        how = f"no UIDL for {without:,} messages" if without else f"{twice:,} messages share their UIDL with another"
+        shared = f"{twice:,} messages share their UIDL with another"
+        how = f"no UIDL for {count(without, 'message')}" if without else shared
         yield Finding("ok", subject, f"{how}: these are told apart by their headers, which are read in each run")
 
 

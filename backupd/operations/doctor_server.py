@@ -14,6 +14,7 @@ from cryptography import x509
 from backupd.errors import BackupdError, ConnectionFailed
 from backupd.mail import dates
 from backupd.mail.uidset import UidSet
+from backupd.operations.counting import count
 from backupd.operations.finding import Finding, of_error
 from backupd.sources.base import Discovered, Session, Source
 from backupd.wire import tls
@@ -175,7 +176,7 @@ def _session(subject: str, session: Session, now: datetime) -> Iterator[Finding]
     yield Finding("ok", subject, f"the login works{software}")
     found = session.discover()
     messages = [each.status.messages for each in found if each.status.messages is not None]
-    known = f", {sum(messages):,} messages" if messages else ""
+    known = f", {count(sum(messages), 'message')}" if messages else ""
     yield Finding("ok", subject, f"{len(found):,} mailboxes{known}")
     yield from capability_findings(subject, identity.capabilities)
     if difference := _clock(session, found, now):

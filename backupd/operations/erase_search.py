@@ -13,6 +13,7 @@ from datetime import datetime
 from backupd.errors import Damaged, ObjectMissing
 from backupd.mail.query import Candidate, Query
 from backupd.operations import protection
+from backupd.operations.counting import count
 from backupd.operations.erase_leftovers import Key, key
 from backupd.operations.look import Lines
 from backupd.operations.messages import MessageStore
@@ -120,7 +121,7 @@ class Search:
         if query.only_envelopes and not accounts:
             self._find_orphans(query, referenced)
         if lost:
-            self.unread.append(f"{lost:,} messages of which what the query asks for cannot be read")
+            self.unread.append(f"{count(lost, 'message')} of which what the query asks for cannot be read")
 
     def _find_orphans(self, query: Query, referenced: Mapping[bytes, int]) -> None:
         """Envelopes in runs that lists refer to, of messages that these have no more."""

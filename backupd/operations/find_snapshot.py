@@ -28,16 +28,23 @@ def find(
 
     Raises UsageError when nothing or more than one thing is named, and Damaged.
     """
-    account, at, when = text.rpartition("@")
-    if text in accounts:
-        raise UsageError("which snapshot of this account?", subject=text, remedy=f"{text}@latest is the newest one")
-    ref = _by_time(repository, account, when, accounts, zone) if at else _by_id(repository.refs(), text)
+    ref = find_ref(repository, text, accounts, zone=zone)
     try:
         return ref, repository.snapshot(ref)
     except Damaged as error:
         before = [other.id for other in repository.refs() if other.tag == ref.tag and other < ref]
         error.remedy = f"use the one before it: {before[-1]}" if before else "`backupd backup` takes a new one"
         raise
+
+
+def find_ref(
+    repository: Repository, text: str, accounts: Collection[str] = (), *, zone: tzinfo | None = None
+) -> SnapshotRef:
+    """The same of a snapshot that need not be readable. Raises UsageError."""
+    account, at, when = text.rpartition("@")
+    if text in accounts:
+        raise UsageError("which snapshot of this account?", subject=text, remedy=f"{text}@latest is the newest one")
+    return _by_time(repository, account, when, accounts, zone) if at else _by_id(repository.refs(), text)
 
 
 def moment(text: str, zone: tzinfo | None = None) -> datetime:
@@ -97,5 +104,5 @@ def _by_id(refs: Sequence[SnapshotRef], text: str) -> SnapshotRef:
             "no such snapshot", subject=text, remedy=f"{newest}; ACCOUNT@latest and ACCOUNT@2026-11-01T12:00 work too"
         )
     some = ", ".join(ref.id for ref in found[:_MOST_CANDIDATES])
-    more = f" and {len(found) - _MOST_CANDIDATES} more" if len(found) > _MOST_CANDIDATES else ""
-    raise UsageError(f"{len(found)} snapshots begin so", subject=text, remedy=f"give more of it: {some}{more}")
+    more = f" and {len(found) - _MOST_CANDIDATES:,} more" if len(found) > _MOST_CANDIDATES else ""
+    raise UsageError(f"{len(found):,} snapshots begin so", subject=text, remedy=f"give more of it: {some}{more}")

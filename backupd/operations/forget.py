@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 class Line(msgspec.Struct, frozen=True):
     """A snapshot and what becomes of it. reasons: what keeps it; none, and it goes. locked_until: it should go, and a
-    lock of the bucket keeps it until then."""
+    lock of the bucket keeps it until then. damaged: it cannot be read, so what it had is not known."""
 
     id: str
     account: str
@@ -41,6 +41,7 @@ class Line(msgspec.Struct, frozen=True):
     messages: int
     reasons: list[str]
     locked_until: datetime | None = None
+    damaged: bool = False
 
 
 class ForgetReport(msgspec.Struct, frozen=True):
@@ -98,26 +99,32 @@ def forget_snapshots(
     repository: Repository,
     refs: Sequence[SnapshotRef],
     *,
+    accounts: Iterable[str] = (),
     state: State | None = None,
     now: datetime,
     dry_run: bool = False,
     observer: Observer = ignore,
     stop: threading.Event | None = None,
 ) -> ForgetReport:
-    """Forget these, whatever the rules say. Raises UsageError, and forgets none, if one of them is held or pinned; and
-    what forget() raises."""
+    """Forget these, whatever the rules say, and whether or not they can be read. accounts: the configured ones, so that
+    it can be said whose those are that cannot. Raises UsageError, and forgets none, if one of them is held or pinned;
+    and what forget() raises."""
     protection = Protection(repository, now)
+    named = {repository.secrets.account_tag(account): account for account in accounts}
     lines: list[tuple[SnapshotRef, Line]] = []
     for ref in dict.fromkeys(refs):
         siblings = known(repository, [each for each in repository.refs() if each.tag == ref.tag], state)
-        one = next(each for each in siblings if each.ref == ref)
-        if one.facts and (why := protection.reasons(siblings).get(ref.id)):
+        one = next((each for each in siblings if each.ref == ref), None)
+        if one is None:  # another machine was quicker
+            continue
+        if why := protection.reasons(siblings).get(ref.id):
             raise UsageError(
                 f"this snapshot stays: {'; '.join(why)}",
                 subject=ref.id,
                 remedy="`backupd hold list` shows what keeps it; `backupd hold remove` and `accept-loss` end that",
             )
-        lines += _lines(one.facts.account if one.facts else "", [one], [Verdict(ref.id, [])])
+        account = one.facts.account if one.facts else named.get(ref.tag, "")
+        lines += _lines(account, [one], [Verdict(ref.id, [])])
     return _Forgetting(repository, state, now, dry_run, observer, stop).run(lines, [])
 
 
@@ -133,6 +140,7 @@ def _lines(account: str, there: Iterable[Known], verdicts: Iterable[Verdict]) ->
             checkpoint=bool(facts and facts.checkpoint),
             messages=facts.messages if facts else 0,
             reasons=verdict.reasons,
+            damaged=facts is None,
         )
         yield ref, line
 

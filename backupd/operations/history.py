@@ -162,7 +162,7 @@ class History:
     ) -> Snapshot:
         kept = list(notes[:_MOST_NOTES])
         if len(notes) > _MOST_NOTES:
-            kept.append(f"and {len(notes) - _MOST_NOTES} more")
+            kept.append(f"and {len(notes) - _MOST_NOTES:,} more")
         return Snapshot(
             format=FORMAT,
             account=self._account,

@@ -13,6 +13,7 @@ import msgspec
 
 from backupd.errors import ObjectMissing, UsageError
 from backupd.operations import find_snapshot, record
+from backupd.operations.counting import count
 from backupd.operations.facts import known
 from backupd.operations.standing import forget_losses
 from backupd.operations.state import State
@@ -25,7 +26,8 @@ LONGEST_REASON = 2000
 
 
 class HoldLine(msgspec.Struct, frozen=True):
-    """A hold in a list. snapshot: None for all of the account. state: "active", "released" or "expired"."""
+    """A hold in a list. snapshot: None for all of the account. state: "active", "released" or "expired". by: who held
+    it; empty where nobody noted it. released, released_by, released_reason: when somebody ended it, who, and why."""
 
     id: str
     account: str
@@ -34,6 +36,21 @@ class HoldLine(msgspec.Struct, frozen=True):
     until: str | None
     reason: str
     state: str
+    by: str = ""
+    released: str | None = None
+    released_by: str = ""
+    released_reason: str = ""
+
+
+class AcceptanceLine(msgspec.Struct, frozen=True):
+    """Sudden losses that somebody accepted. snapshots: ids of those that tell of them. by: see HoldLine."""
+
+    id: str
+    account: str
+    created: str
+    snapshots: list[str]
+    reason: str
+    by: str = ""
 
 
 class PinLine(msgspec.Struct, frozen=True):
@@ -48,10 +65,12 @@ class PinLine(msgspec.Struct, frozen=True):
 
 
 class HoldList(msgspec.Struct, frozen=True):
-    """Holds, the oldest first, and what the tripwire pins."""
+    """Holds, the oldest first, and what the tripwire pins. accepted: losses that were accepted, where it was asked for
+    what has ended, too."""
 
     holds: list[HoldLine]
     pins: list[PinLine]
+    accepted: list[AcceptanceLine] = []
 
 
 def add(
@@ -61,10 +80,12 @@ def add(
     *,
     reason: str,
     until: datetime | None = None,
+    by: str = "",
     state: State | None = None,
     now: datetime,
 ) -> HoldLine:
-    """Hold a snapshot, or all of an account. text: names either. until: None for as long as nobody releases it.
+    """Hold a snapshot, or all of an account. text: names either. until: None for as long as nobody releases it. by: who
+    does so; it is stored encrypted, as the reason is.
 
     Raises UsageError where nothing, or more than one thing, is named, and where the snapshot goes in this moment.
     """
@@ -72,10 +93,10 @@ def add(
     if until is not None and until <= now:
         raise UsageError("this hold would have ended already", subject=f"{until:%Y-%m-%d %H:%M}", remedy="name a later")
     if _is_account(repository, text, accounts):
-        account = Hold(FORMAT, timestamp(now), text, reason, None, timestamp(until) if until else None)
+        account = Hold(FORMAT, timestamp(now), text, reason, None, timestamp(until) if until else None, by)
         return _line(_put(repository, account, state, now), now)
     ref, snapshot = find_snapshot.find(repository, text, accounts)
-    one = Hold(FORMAT, timestamp(now), snapshot.account, reason, ref.id, timestamp(until) if until else None)
+    one = Hold(FORMAT, timestamp(now), snapshot.account, reason, ref.id, timestamp(until) if until else None, by)
     held = _put(repository, one, state, now)
     try:
         repository.storage.size(ref.name)
@@ -110,24 +131,30 @@ def _check_reason(reason: str) -> None:
 
 
 def remove(
-    repository: Repository, text: str, *, reason: str = "", state: State | None = None, now: datetime
+    repository: Repository, text: str, *, reason: str = "", by: str = "", state: State | None = None, now: datetime
 ) -> HoldLine:
-    """Release the hold of this id, or whose id, or last 8 digits, begin so. Raises UsageError."""
+    """Release the hold of this id, or whose id, or last 8 digits, begin so. by: as in `add`. Raises UsageError."""
     found = [
         each for each in holds.read(repository).active(now) if each.id.startswith(text) or each.id[-8:].startswith(text)
     ]
     if len(found) != 1 or not text:
-        there = f"{len(found)} holds begin so" if found and text else "no such hold"
+        there = f"{len(found):,} holds begin so" if found and text else "no such hold"
         raise UsageError(there, subject=text, remedy="`backupd hold list` shows them")
     held = found[0]
-    _store(repository, Release(FORMAT, timestamp(now), held.id, reason), state, now, "release")
-    return _line(held._replace(released=True), now)
+    release = Release(FORMAT, timestamp(now), held.id, reason, by)
+    _store(repository, release, state, now, "release")
+    return _line(held._replace(released=True, release=release), now)
 
 
 def _line(held: Held, now: datetime) -> HoldLine:
     hold = held.hold
     state = "released" if held.released else "active" if held.is_active(now) else "expired"
-    return HoldLine(held.id, hold.account, hold.snapshot, hold.created, hold.until, hold.reason, state)
+    line = HoldLine(held.id, hold.account, hold.snapshot, hold.created, hold.until, hold.reason, state, hold.by)
+    if (release := held.release) is None:
+        return line
+    return msgspec.structs.replace(
+        line, released=release.created, released_by=release.by, released_reason=release.reason
+    )
 
 
 def listed(
@@ -138,12 +165,18 @@ def listed(
     ended: bool = False,
     now: datetime,
 ) -> HoldList:
-    """All that keeps snapshots, of one account or of all. ended: holds that keep nothing any more, too."""
+    """All that keeps snapshots, of one account or of all. ended: holds that keep nothing any more, too, and losses that
+    were accepted."""
     said = holds.read(repository)
     lines = [_line(each, now) for each in said.held]
     return HoldList(
         [line for line in lines if account in (None, line.account) and (ended or line.state == "active")],
         _pins(repository, account, said.accepted, state),
+        [
+            AcceptanceLine(key, each.account, each.created, each.snapshots, each.reason, each.by)
+            for key, each in (said.acceptances if ended else ())
+            if account in (None, each.account)
+        ],
     )
 
 
@@ -157,7 +190,8 @@ def _pins(
         losses = each.facts.losses if each.facts and each.ref.id not in accepted else []
         if pinned := sorted({loss.pinned for loss in losses} & there):
             what = [
-                f"{loss.gone:,} of {loss.before:,} messages gone from {loss.name or 'the account'}" for loss in losses
+                f"{loss.gone:,} of {count(loss.before, 'message')} gone from {loss.name or 'the account'}"
+                for loss in losses
             ]
             found.append(
                 PinLine(each.facts.account if each.facts else "", each.ref.id, timestamp(each.ref.time), pinned, what)
@@ -166,7 +200,13 @@ def _pins(
 
 
 def accept_loss(
-    repository: Repository, account: str, *, state: State | None = None, reason: str = "", now: datetime
+    repository: Repository,
+    account: str,
+    *,
+    state: State | None = None,
+    reason: str = "",
+    by: str = "",
+    now: datetime,
 ) -> list[PinLine]:
     """All sudden losses of the account so far are meant: they pin nothing any more, and `status` is silent about them.
 
@@ -177,7 +217,7 @@ def accept_loss(
         raise UsageError(
             "there is no sudden loss that is not accepted", subject=account, remedy="`backupd hold list` shows them"
         )
-    accepted = Acceptance(FORMAT, timestamp(now), account, [each.snapshot for each in found], reason)
+    accepted = Acceptance(FORMAT, timestamp(now), account, [each.snapshot for each in found], reason, by)
     _store(repository, accepted, state, now, "acceptance")
     if state:
         forget_losses(state, account)

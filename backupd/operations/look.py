@@ -33,7 +33,9 @@ Pair = tuple[MessageRow, MessageState]
 
 class SnapshotLine(msgspec.Struct, frozen=True):
     """A snapshot in a list. time: when it began. damaged: why it cannot be read, and then the rest says nothing.
-    kept: holds and pins that keep it from being forgotten. erased: messages that it lists and that were erased."""
+    kept: holds and pins that keep it from being forgotten. erased: messages that it lists and that were erased. state:
+    all that holds of it, in words: first "complete", "incomplete", "partial" (of a run that did not end) or "damaged";
+    then "loss", "erased", "pinned", "held"."""
 
     id: str
     account: str
@@ -50,6 +52,7 @@ class SnapshotLine(msgspec.Struct, frozen=True):
     damaged: str = ""
     kept: list[str] = []
     erased: int = 0
+    state: list[str] = []
 
 
 class MailboxLine(msgspec.Struct, frozen=True):
@@ -100,10 +103,25 @@ def snapshots(
         pairs = [pair for pair in found if pair]
     if repository.erased.now.messages:
         pairs = list(_counted(repository, pairs))
-    if protection is None:
-        return [line for line, _ in pairs]
-    why = protection.reasons([known for _, known in pairs])
-    return [msgspec.structs.replace(line, kept=why.get(line.id, [])) for line, _ in pairs]
+    why = protection.reasons([known for _, known in pairs]) if protection else {}
+    lines = (msgspec.structs.replace(line, kept=why.get(line.id, [])) for line, _ in pairs)
+    return [msgspec.structs.replace(line, state=_state(line)) for line in lines]
+
+
+def _state(line: SnapshotLine) -> list[str]:
+    if line.damaged:
+        health = "damaged"
+    elif line.checkpoint:
+        health = "partial"
+    else:
+        health = "complete" if line.complete else "incomplete"
+    more = {
+        "loss": line.losses,
+        "erased": line.erased,
+        "pinned": any(why.startswith("pinned") for why in line.kept),
+        "held": any(why.startswith("hold ") for why in line.kept),
+    }
+    return [health, *(word for word, holds in more.items() if holds)]
 
 
 def _snapshot_line(repository: Repository, ref: SnapshotRef, account: str) -> tuple[SnapshotLine, Known] | None:
@@ -188,7 +206,7 @@ def find_mailbox(snapshot: Snapshot, text: str) -> MailboxRecord:
         raws = " or ".join(_text(record.mailbox.raw_name) for record in found)
         raise UsageError("several mailboxes are shown by this name", subject=text, remedy=f"write {raws}")
     names = [line.path for line in mailboxes(snapshot)]
-    more = f" and {len(names) - 10} more (`backupd ls` shows all)" if len(names) > 10 else ""
+    more = f" and {len(names) - 10:,} more (`backupd ls` shows all)" if len(names) > 10 else ""
     there = f"there are {', '.join(names[:10])}{more}" if names else "it has no mailboxes"
     raise UsageError("no such mailbox in this snapshot", subject=text, remedy=there)
 
@@ -289,7 +307,7 @@ def _by_id(repository: Repository, snapshot: Snapshot, prefix: str) -> Found:
                     found.setdefault(pair[0].message, []).append((record, pair))
     if len(found) > 1:
         some = ", ".join(each.hex()[: len(prefix) + 8] for each in list(found)[:5])
-        raise UsageError(f"{len(found)} messages begin so", subject=prefix, remedy=f"give more of it: {some}")
+        raise UsageError(f"{len(found):,} messages begin so", subject=prefix, remedy=f"give more of it: {some}")
     for places in found.values():
         record, pair = places[0]
         return Found(record, pair, [(other.mailbox.name, row.uid) for other, (row, _) in places[1:]])

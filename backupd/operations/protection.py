@@ -17,16 +17,16 @@ class Protection:
     def __init__(self, repository: Repository, now: datetime) -> None:
         """Raises Damaged when a hold cannot be read."""
         self._holds = holds.read(repository)
-        self._now = now
+        self._tag, self._now = repository.secrets.account_tag, now
 
     def reasons(self, snapshots: Sequence[Known]) -> dict[str, list[str]]:
         """By id, what keeps these snapshots, which are all that there are of their accounts."""
         found = pins(snapshots, self._holds.accepted)
-        active = self._holds.active(self._now)
+        active = [(one, self._tag(one.hold.account)) for one in self._holds.active(self._now)]
         for each in snapshots:
-            for one in active:
-                whole = one.hold.snapshot is None and each.facts and each.facts.account == one.hold.account
-                if whole or one.hold.snapshot == each.ref.id:
+            for one, tag in active:
+                # By the tag: a hold on all of an account is one on what cannot be read, too.
+                if (one.hold.snapshot is None and tag == each.ref.tag) or one.hold.snapshot == each.ref.id:
                     found.setdefault(each.ref.id, []).append(told(one))
         return found
 

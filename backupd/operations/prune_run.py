@@ -10,6 +10,7 @@ from itertools import chain
 from typing import Final, NamedTuple, NoReturn
 
 from backupd.errors import Interrupted, Overtaken
+from backupd.operations.counting import count
 from backupd.operations.events import Advance, Observer, Plan, ignore
 from backupd.operations.prune_removal import Removal, names_of, remove
 from backupd.operations.prune_report import PruneReport
@@ -120,9 +121,11 @@ class PruneRun:
             survey.need_kinds(list(BlobKind))
         elif survey.unknown:
             survey.need_kinds([BlobKind.PLAIN])
-            found = [f"{survey.unknown:,} messages do not tell their parts; a prune with a reader's key finds them out"]
+            unknown = count(survey.unknown, "message does not tell its", "messages do not tell their")
+            found = [f"{unknown} parts; a prune with a reader's key finds them out"]
         if walked.missing:
-            found.append(f"{walked.missing:,} messages, parts or lists that snapshots need are in no pack")
+            missing = count(walked.missing, "message, part or list", "messages, parts or lists")
+            found.append(f"in no pack is what snapshots need: {missing}")
         return found
 
     def _condemn(self, survey: Survey, erased: Erasures) -> list[str]:
@@ -136,7 +139,8 @@ class PruneRun:
             raise Overtaken("what stood beside erased mail was stored anew", subject=self._storage.url)
         found = ["erasures were made at the same time; `backupd erase --finish` joins them"] if erased.forks() else []
         if stuck:
-            found.append(f"erased mail shares blocks with {stuck:,} needed pieces; `backupd erase --finish` parts them")
+            pieces = count(stuck, "needed piece")
+            found.append(f"erased mail shares blocks with {pieces}; `backupd erase --finish` parts them")
         return found
 
     # What becomes superfluous

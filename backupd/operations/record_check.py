@@ -15,6 +15,7 @@ from backupd.errors import StorageDenied
 from backupd.operations import record as record_entries
 from backupd.operations.audit_record import CheckRecord
 from backupd.operations.audit_report import AuditReport, Finding, Level, Severity
+from backupd.operations.counting import count
 from backupd.operations.record import some_state
 from backupd.operations.record_export import Export
 from backupd.operations.record_ledger import Ledger
@@ -142,7 +143,8 @@ class _Check:
         removed = self._state.record_removed(self._ledger.number)
         self._each(sorted(name for name, gone in removed.items() if gone and name in there), self._back)
         if unknown:
-            what = f"{len(unknown):,} snapshots, holds or erasures are there without an entry in the record"
+            objects = count(len(unknown), "snapshot, hold or erasure is", "snapshots, holds and erasures are")
+            what = f"{objects} there without an entry in the record"
             why = "a machine died before it could write one, or is about to; the account's next backup records them"
             self._found(Severity.NOTE, self._storage.url, what, why)
 

@@ -22,7 +22,7 @@ from backupd.operations.repair_mail import MailRepair
 from backupd.operations.repair_objects import GoodObjects, got, is_good, listed, read
 from backupd.operations.repair_parity import ParityRepair
 from backupd.operations.repair_preview import Preview
-from backupd.operations.repair_report import PACKS, SERVER, Lost, Mended, RepairReport, Why
+from backupd.operations.repair_report import PACKS, SERVER, Lost, Mended, RepairReport, Why, concerned
 from backupd.operations.repair_retire import Retirement
 from backupd.operations.state import State
 from backupd.repository import mending, names
@@ -154,6 +154,7 @@ class _Repair:
             fetched=mail.fetched if mail else [],
             affected=mail.affected if mail else [],
             affected_more=mail.more if mail else 0,
+            concerned=concerned(self._lost, mail.affected if mail else ()),
             notes=[*self._notes, *self._good.notes, *(mail.notes if mail else ())],
         )
 
@@ -282,11 +283,11 @@ class _Repair:
         mail.run([each.object for each in self._lost])
         indexes = [each.object for each in self._lost if each.object.startswith(names.INDEX)]
         indexes = list(dict.fromkeys([*indexes, *(repository.damaged_indexes if not self._dry_run else ())]))
+        retirement = Retirement(repository, self._storage, whole=mail.is_whole)
         if self._dry_run:
-            gone = packs if mail.is_whole else []
+            gone = retirement.foreseen(packs) if packs else []
             told = [] if mail.unindexed else indexes
         else:
-            retirement = Retirement(repository, self._storage, whole=mail.is_whole)
             gone = retirement.packs(packs) if packs else []
             told = retirement.indexes(indexes) if not mail.unindexed else []
             self._notes += retirement.notes

@@ -53,6 +53,22 @@ def rebuild(
     return made
 
 
+def foreseen(
+    repository: Repository, refs: Iterable[SnapshotRef], lost: Collection[bytes], promised: Collection[bytes]
+) -> set[bytes]:
+    """Which of these runs `rebuild` would make again. Stores nothing.
+
+    promised: ids of messages that would be fetched again before.
+    """
+    store, found = MessageStore(repository), set()
+    for lost_run, messages in _messages(repository, refs, lost).items():
+        if sorted(messages) == list(range(len(messages))) and all(
+            each in promised or _made(repository, store, each) for each in messages.values()
+        ):
+            found.add(lost_run)
+    return found
+
+
 def _made(repository: Repository, store: MessageStore, message: bytes) -> Envelope | None:
     if message in repository.erased.now:
         return Envelope()

@@ -13,21 +13,23 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+import msgspec
+
 from backupd.errors import Interrupted, ObjectExists, ServerError
 from backupd.operations.audit_memory import Memory
 from backupd.operations.audit_objects import Copies
 from backupd.operations.audit_packs import PackAudit
 from backupd.operations.audit_report import Affected, Level
-from backupd.operations.audit_snapshots import SnapshotAudit
+from backupd.operations.audit_snapshots import UNLISTED, SnapshotAudit
 from backupd.operations.audit_source import Servers
 from backupd.operations.events import Observer, ignore
 from backupd.operations.messages import MessageStore, Stored
-from backupd.operations.repair_envelopes import envelope_of, rebuild
+from backupd.operations.repair_envelopes import envelope_of, foreseen, rebuild
 from backupd.operations.repair_objects import read
 from backupd.operations.repair_report import Fetched
 from backupd.operations.repair_server import FromServer, Place, Wanted
 from backupd.operations.stopping import Stop
-from backupd.repository import mending, names
+from backupd.repository import envelopes, mending, names
 from backupd.repository.keys import Role
 from backupd.repository.repository import Repository
 from backupd.repository.runs import Envelope, MessageRow
@@ -42,14 +44,16 @@ _MOST_PLACES = 4
 @dataclass
 class Located:
     """What is lost. tried: ids of messages that were looked for already, and are not noted again. wanted: by account
-    and message id. envelopes: ids of runs. suspects: ids of blobs that may be damaged, for all that this key can tell.
-    full: there is more than was noted. unread: there are snapshots that cannot be read."""
+    and message id. envelopes: ids of runs. listed: of messages that are whole, which of these runs lists them.
+    suspects: ids of blobs that may be damaged, for all that this key can tell. full: there is more than was noted.
+    unread: there are snapshots that cannot be read."""
 
     tried: Collection[bytes] = ()
     affected: list[Affected] = field(default_factory=list)
     more: int = 0
     wanted: dict[str, dict[bytes, Wanted]] = field(default_factory=dict)
     envelopes: set[bytes] = field(default_factory=set)
+    listed: dict[bytes, bytes] = field(default_factory=dict)
     suspects: set[bytes] = field(default_factory=set)
     full: bool = False
     unread: bool = False
@@ -64,6 +68,8 @@ class Located:
         """Take in a message that is damaged in a snapshot."""
         if restorable:
             self.envelopes.add(row.envelopes)
+            if len(self.listed) < MOST_WANTED:
+                self.listed[row.message] = row.envelopes
             return
         if row.message in self.tried:
             return
@@ -109,6 +115,7 @@ class MailRepair:
         self._unindexed: tuple[str, ...] = ()
         self._bad: frozenset[str] = frozenset()
         self._fetched: dict[str, dict[bytes, int]] = {}
+        self._promised: dict[bytes, bytes] = {}
         self._tried: set[bytes] = set()
         self.damaged = self.more = self.indexed = 0
         self.affected: list[Affected] = []
@@ -128,6 +135,9 @@ class MailRepair:
     def run(self, bad: Collection[str]) -> None:
         """Do it. bad: names of objects that are damaged or missing. Raises Interrupted, and errors of the storage."""
         self._bad = frozenset(name for name in bad if name.startswith(names.PACKS))
+        if any(name.startswith(names.INDEX) for name in bad):
+            # The cache may have learned of it when it was good; nothing tells of its packs any more when it is gone.
+            self._repository.rebuild()
         for name in self._repository.erased.look().damaged:
             self._servers = None
             self.notes.append(f"{name} cannot be read: what it erased must not come back, so no server is asked")
@@ -142,8 +152,7 @@ class MailRepair:
             refs = [ref for some in self._refs().values() for ref in some]
             if rebuild(self._repository, refs, located.envelopes, self._known):
                 located = self._locate()
-        promised = {message.hex() for some in self._fetched.values() for message in some} if self._dry_run else set()
-        self.affected = [each for each in located.affected if each.id not in promised]
+        self.affected = self._foreseen(located) if self._dry_run else located.affected
         self.more = located.more
         # Without any snapshot nobody can say what is needed.
         self.is_whole = not (self.affected or self.more or located.unread or self.unindexed) and bool(self._refs())
@@ -163,6 +172,10 @@ class MailRepair:
         unread = self._bad - told if self._reader else (self._bad - told).union(self._unindexed)
         if not self._dry_run:
             self.indexed += self._save(sorted(unread), bad)
+        elif unread:
+            some = "1 damaged pack is" if len(unread) == 1 else f"{len(unread):,} damaged packs are"
+            what = "told of by no index: what can be saved of it, a dry run does not see, so more may come back"
+            self.notes.append(f"{some} {what}")
         if self._reader:
             self._unindexed = tuple(name for name in self._unindexed if name not in self._bad)
         elif self._unindexed:
@@ -219,6 +232,23 @@ class MailRepair:
         found.unread = any(each.subject.startswith(names.SNAPSHOTS) for each in walk.findings)
         return found
 
+    def _foreseen(self, located: Located) -> list[Affected]:
+        """What would stay lost after what a dry run promises: messages from servers, and the lists made of them."""
+        unlisted = {run for run in self._promised.values() if not envelopes.is_there(self._repository, run)}
+        lost = unlisted | located.envelopes
+        refs = [ref for some in self._refs().values() for ref in some] if lost else []
+        back = foreseen(self._repository, refs, lost, self._promised)
+        found = []
+        for each in located.affected:
+            message = bytes.fromhex(each.id)
+            if each.restorable:
+                found += [each] if located.listed.get(message) not in back else []
+            elif message not in self._promised:
+                found.append(each)
+            elif self._promised[message] in unlisted - back:
+                found.append(msgspec.structs.replace(each, what=UNLISTED, certain=True, restorable=True))
+        return found
+
     def _refs(self) -> Mapping[str, list[SnapshotRef]]:
         """Snapshots of each account; of one that is in no configuration, under its tag."""
         named = {self._repository.secrets.account_tag(name): name for name in self._accounts}
@@ -257,6 +287,8 @@ class MailRepair:
             self.notes.append(f"{account}: its lost messages could not be fetched again: {error.what}{remedy}")
         finally:
             self._fetched.setdefault(account, {}).update(fetch.found)
+            if self._dry_run:
+                self._promised.update({message: wanted[message].row.envelopes for message in fetch.found})
             self.notes += fetch.notes
         return bool(fetch.found)
 

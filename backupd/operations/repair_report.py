@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
 
 from backupd.operations.audit_report import Affected
+from backupd.repository import names
 
 Why = Literal["damaged", "missing", "removed"]
 
@@ -45,6 +47,19 @@ class Fetched(msgspec.Struct, frozen=True):
     octets: int
 
 
+class Concerned(msgspec.Struct, frozen=True):
+    """What of an account stays lost for certain. mailboxes: that lack messages. messages: that are lost. snapshots: ids
+    of those that list them, or cannot be read, the oldest first; when these are forgotten, and no other one has come to
+    lack anything, nothing of the account is amiss any more. unlisted: messages that are whole, and of which lists tell
+    no sender and subject. account: as it is configured; empty for one that is not."""
+
+    account: str
+    mailboxes: list[str]
+    messages: int
+    snapshots: list[str]
+    unlisted: int = 0
+
+
 class RepairReport(msgspec.Struct, frozen=True):
     """What a repair did, or would do.
 
@@ -52,7 +67,8 @@ class RepairReport(msgspec.Struct, frozen=True):
     parity: objects that had none, or bad, and have parity now. indexed: packs that no index object told of, and one
     does now. damaged: messages that could not be restored when all objects had been put back that can be; None where no
     key told. fetched: what came of them from servers. affected: what stays lost, by account, mailbox and UID;
-    affected_more: further messages, for the list is bounded. notes: what could not be looked for, and why.
+    affected_more: further messages, for the list is bounded. concerned: the same, and lost snapshots, summed up by
+    account. notes: what could not be looked for, and why.
     """
 
     repository: str
@@ -68,9 +84,38 @@ class RepairReport(msgspec.Struct, frozen=True):
     fetched: list[Fetched]
     affected: list[Affected]
     affected_more: int
+    concerned: list[Concerned]
     notes: list[str]
 
     @property
     def is_whole(self) -> bool:
         """Whether nothing stays lost, as far as the key that is here can tell."""
         return self.opened is not False and not (self.lost or self.affected or self.affected_more)
+
+
+def concerned(lost: Iterable[Lost], affected: Iterable[Affected]) -> list[Concerned]:
+    """What stays lost, summed up by account. What only a reader's key could tell is left out."""
+    snapshots: dict[str, set[str]] = {}
+    mailboxes: dict[str, dict[str, None]] = {}
+    messages: dict[str, int] = {}
+    unlisted: dict[str, int] = {}
+    for one in lost:
+        if one.object.startswith(names.SNAPSHOTS):
+            snapshots.setdefault(one.account, set()).add(one.object.rpartition("/")[2])
+    for each in affected:
+        if each.certain and each.restorable:
+            unlisted[each.account] = unlisted.get(each.account, 0) + each.messages
+        elif each.certain:
+            snapshots.setdefault(each.account, set()).update(each.snapshots)
+            mailboxes.setdefault(each.account, {})[each.mailbox] = None
+            messages[each.account] = messages.get(each.account, 0) + each.messages
+    return [
+        Concerned(
+            account,
+            list(mailboxes.get(account, ())),
+            messages.get(account, 0),
+            sorted(snapshots.get(account, ())),
+            unlisted.get(account, 0),
+        )
+        for account in sorted(snapshots.keys() | unlisted.keys())
+    ]

@@ -57,6 +57,20 @@ class Retirement:
             return [*healed, *(name for name in superfluous if self._remove(name))]
         return healed
 
+    def foreseen(self, bad: Collection[str]) -> list[str]:
+        """Those of these packs that `packs` would find to be no concern any more, as far as that can be told before
+        anything is fetched or moved. Changes nothing."""
+        unusable = {_digest(name) for name in bad}
+        told: dict[bytes, list[PackEntry]] = {digest: [] for digest in unusable}
+        for entry in (entry for _, every in self._told() for entry in every if entry.name in told):
+            told[entry.name].append(entry)
+        return [
+            name
+            for name in sorted(bad)
+            if self._whole
+            or self._is_elsewhere(name, read(self._storage, name) or b"", told[_digest(name)], unusable)
+        ]
+
     def indexes(self, damaged: Collection[str]) -> list[str]:
         """Those of these index objects that are removed: all packs that are there are told of by others."""
         return [name for name in damaged if not self._is_mended(name) and self._remove(name)]

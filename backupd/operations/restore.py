@@ -29,6 +29,7 @@ from backupd.model import Mailbox, Problem
 from backupd.operations import restore_plan
 from backupd.operations.ahead import read_ahead
 from backupd.operations.batch import gather
+from backupd.operations.counting import count
 from backupd.operations.events import Advance, Notice, Observer, Plan, ignore
 from backupd.operations.messages import MessageStore
 from backupd.operations.restore_plan import Lookup, Pair
@@ -208,6 +209,7 @@ class _Restore:
                     raise
                 if failures > 1 and task.alone is not None:
                     # Sent alone, it ended the connection again: it is this message, and not the network.
+                    task.refused += 1
                     self._lost(task, task.alone, error)
                     failures = 0
                 task.careful = failures > 0
@@ -223,10 +225,9 @@ class _Restore:
                     pass
                 kept.append(segment)
             except (Damaged, ObjectMissing) as error:
-                which = f"{segment.messages:,} messages (UIDs {segment.first} to {segment.last})"
+                which = f"{count(segment.messages, 'message')} (UIDs {segment.first} to {segment.last})"
                 what = f"{which} cannot be restored: {error}"
                 self._problems.append(Problem(task.record.mailbox.name, None, what))
-                task.refused += segment.messages
         found = len(kept) < len(task.record.segments)
         task.unreadable += sum(each.messages for each in task.record.segments) - sum(each.messages for each in kept)
         task.record = msgspec.structs.replace(task.record, segments=kept)
@@ -292,7 +293,7 @@ class _Restore:
             try:
                 for _, outcome in some:
                     self._settle(tasks[raw_name], outcome)
-                    if outcome.result != "refused":
+                    if outcome.result not in ("refused", "unreadable"):
                         written.append(outcome.message.uid)
                     if len(written) >= _JOURNAL_EVERY:
                         self._state.journal_written(self._journal, raw_name, written)
@@ -350,6 +351,7 @@ class _Restore:
             except (Damaged, StorageError) as error:
                 if isinstance(error, Transient):
                     raise
+                task.damaged += 1
                 self._lost(task, row.uid, error)
                 continue
             yield (
@@ -367,7 +369,6 @@ class _Restore:
 
     def _lost(self, task: MailboxTask, uid: int, error: BackupdError) -> None:
         task.settled.add(uid)
-        task.refused += 1
         self._problems.append(Problem(task.record.mailbox.name, uid, str(error)))
 
     def _settle(self, task: MailboxTask, outcome: Outcome) -> None:
@@ -375,6 +376,8 @@ class _Restore:
         task.settled.add(uid)
         if outcome.result == "refused":
             task.refused += 1
+        elif outcome.result == "unreadable":
+            task.damaged += 1
         else:
             task.written += 1
             task.altered += outcome.result == "altered"

@@ -31,7 +31,7 @@ def choose(snapshot: Snapshot, wanted: Sequence[str]) -> list[MailboxRecord]:
     for pattern in wanted:
         if not any(matches(record.mailbox, pattern) for record in snapshot.mailboxes):
             names = ", ".join(record.mailbox.name for record in snapshot.mailboxes[:10])
-            more = f" and {len(snapshot.mailboxes) - 10} more" if len(snapshot.mailboxes) > 10 else ""
+            more = f" and {len(snapshot.mailboxes) - 10:,} more" if len(snapshot.mailboxes) > 10 else ""
             raise UsageError("no such mailbox in this snapshot", subject=pattern, remedy=f"there are {names}{more}")
     return [each for each in snapshot.mailboxes if any(matches(each.mailbox, pattern) for pattern in wanted)]
 

@@ -9,8 +9,9 @@ from backupd.repository.snapshots import MailboxRecord
 
 class RestoredMailbox(msgspec.Struct, frozen=True):
     """What became of one mailbox. messages, octets: in the snapshot. present: need not be written; altered: written
-    with something left out; erased: left out, since they were erased from the archive. In a dry run nothing is written,
-    and messages - present - erased is what would be."""
+    with something left out; refused: that the target did not take; unreadable: that the archive could not give, since
+    they are damaged; erased: left out, since they were erased from the archive. In a dry run nothing is written, and
+    messages - present - unreadable - erased is what would be."""
 
     name: str
     target_name: str
@@ -20,6 +21,7 @@ class RestoredMailbox(msgspec.Struct, frozen=True):
     written: int = 0
     altered: int = 0
     refused: int = 0
+    unreadable: int = 0
     erased: int = 0
 
 
@@ -30,7 +32,9 @@ class MailboxTask:
         self.record, self.target_name = record, target_name
         self.settled: set[int] = set()
         self.erased: set[int] = set()
-        self.present = self.written = self.altered = self.refused = self.unreadable = 0
+        self.present = self.written = self.altered = self.refused = 0
+        # Messages that cannot be read: of stretches whose list is damaged, and by themselves, these being settled, too.
+        self.unreadable = self.damaged = 0
         self.needed: set[int] | None = None  # UIDs that are written together with other mailboxes'
         self.announced = False
         # After a lost connection: one message at a time, and which one, so that a deadly one is found.
@@ -43,7 +47,8 @@ class MailboxTask:
         return self.needed is not None and self.needed <= self.settled
 
     def report(self, *, failed: bool = False) -> RestoredMailbox:
-        left = self.record.messages - self.present - self.written - self.refused - len(self.erased) if failed else 0
+        lost = self.unreadable + self.damaged
+        met = self.present + self.written + self.refused + lost + len(self.erased)
         return RestoredMailbox(
             name=self.record.mailbox.name,
             target_name=self.target_name,
@@ -52,6 +57,7 @@ class MailboxTask:
             present=self.present,
             written=self.written,
             altered=self.altered,
-            refused=self.refused + left,
+            refused=self.refused + (self.record.messages - met if failed else 0),
+            unreadable=lost,
             erased=len(self.erased),
         )

@@ -18,7 +18,7 @@ from typing import Literal
 
 import msgspec
 
-from backupd.operations.audit_state import AUDIT_SCHEMA, AuditState
+from backupd.operations.audit_state import AUDIT_SCHEMA, AuditState, with_new_columns
 from backupd.operations.record_state import RECORD_SCHEMA, RecordState
 from backupd.operations.state_files import DATABASE
 from backupd.repository.index_cache import sqlite_error
@@ -106,6 +106,7 @@ class State(AuditState, RecordState):
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._database.executescript(_SCHEMA + AUDIT_SCHEMA + RECORD_SCHEMA)
+            with_new_columns(self._database)
         except (OSError, sqlite3.Error) as error:
             raise sqlite_error(error, folder) from error
 

@@ -13,6 +13,7 @@ from enum import StrEnum
 import msgspec
 
 from backupd.operations.costs import Costs, costs
+from backupd.operations.counting import count
 from backupd.operations.standing import Standing, accepted_losses, read
 from backupd.operations.state import Run, State
 from backupd.repository.repository import Repository
@@ -152,7 +153,7 @@ def judge(
     elif objective is not None and age > objective:
         critical.append("older than its objective")
     critical += [
-        f"sudden loss: {loss.gone:,} of {loss.before:,} messages gone from {loss.name or 'the account'}, "
+        f"sudden loss: {loss.gone:,} of {count(loss.before, 'message')} gone from {loss.name or 'the account'}, "
         f"snapshot {loss.pinned} still has them"
         for loss in standing.losses
     ]
@@ -166,6 +167,6 @@ def judge(
     if standing.checkpoint:
         warnings.append("the newest snapshot is of a backup that did not end")
     elif standing.problems:
-        warnings.append(f"{standing.problems} problems in the newest snapshot")
+        warnings.append(f"{count(standing.problems, 'problem')} in the newest snapshot")
     level = Level.CRITICAL if critical else Level.WARNING if warnings else Level.OK
     return level, critical + warnings

@@ -23,7 +23,8 @@ FORMAT = 1
 
 
 class Hold(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", tag="hold"):
-    """Keeps a snapshot, or with None all of the account, those to come too. until: RFC 3339; None: until released."""
+    """Keeps a snapshot, or with None all of the account, those to come too. until: RFC 3339; None: until released.
+    by: who said so, as in all three of these; empty where nobody noted it."""
 
     format: int
     created: str
@@ -31,6 +32,7 @@ class Hold(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", ta
     reason: str
     snapshot: str | None = None
     until: str | None = None
+    by: str = ""
 
 
 class Release(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", tag="release"):
@@ -40,6 +42,7 @@ class Release(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind",
     created: str
     hold: str
     reason: str = ""
+    by: str = ""
 
 
 class Acceptance(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", tag="acceptance"):
@@ -50,6 +53,7 @@ class Acceptance(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kin
     account: str
     snapshots: list[str]
     reason: str = ""
+    by: str = ""
 
 
 Record = Hold | Release | Acceptance
@@ -59,11 +63,12 @@ _decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
 
 
 class Held(NamedTuple):
-    """A hold that is there. id: its time and digest. released: whether somebody has ended it."""
+    """A hold that is there. id: its time and digest. released: whether somebody has ended it; release: who, and why."""
 
     id: str
     hold: Hold
     released: bool
+    release: Release | None = None
 
     def is_active(self, now: datetime) -> bool:
         """Whether it keeps anything at this time."""
@@ -71,10 +76,12 @@ class Held(NamedTuple):
 
 
 class Holds(NamedTuple):
-    """All that is said. accepted: ids of snapshots whose losses are accepted."""
+    """All that is said. accepted: ids of snapshots whose losses are accepted; acceptances: by whom, the oldest first,
+    with their ids."""
 
     held: tuple[Held, ...]
     accepted: frozenset[str]
+    acceptances: tuple[tuple[str, Acceptance], ...] = ()
 
     def active(self, now: datetime) -> list[Held]:
         """Holds that keep something at this time, the oldest first."""
@@ -132,9 +139,13 @@ def unseal(data: bytes, secrets: Secrets, name: str) -> Record:
 def resolve(records: Iterable[tuple[str, Record]]) -> Holds:
     """What the records say together; their order does not matter."""
     every = sorted(records, key=lambda each: each[0])
-    released = {record.hold for _, record in every if isinstance(record, Release)}
-    accepted = [record.snapshots for _, record in every if isinstance(record, Acceptance)]
+    # Of several releases of one hold the first has ended it.
+    released = {record.hold: record for _, record in reversed(every) if isinstance(record, Release)}
+    accepted = tuple((key, record) for key, record in every if isinstance(record, Acceptance))
     return Holds(
-        tuple(Held(key, record, key in released) for key, record in every if isinstance(record, Hold)),
-        frozenset(snapshot for some in accepted for snapshot in some),
+        tuple(
+            Held(key, record, key in released, released.get(key)) for key, record in every if isinstance(record, Hold)
+        ),
+        frozenset(snapshot for _, record in accepted for snapshot in record.snapshots),
+        accepted,
     )

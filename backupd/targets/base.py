@@ -29,11 +29,12 @@ class Outcome(msgspec.Struct, frozen=True):
     """What became of one message.
 
     written: it is there now, exactly. altered: it is there, but something had to be left out or changed (what says
-    which: a keyword refused, a date clamped ...). refused: it is not there, and what says why.
+    which: a keyword refused, a date clamped ...). refused: it is not there, and what says why the target did not take
+    it. unreadable: it is not there, for the archive could not give all of its bytes.
     """
 
     message: Outgoing
-    result: Literal["written", "altered", "refused"]
+    result: Literal["written", "altered", "refused", "unreadable"]
     what: str = ""
 
 

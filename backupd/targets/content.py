@@ -30,9 +30,9 @@ def chunks_of(message: Outgoing) -> Iterator[bytes]:
         )
 
 
-def refused(message: Outgoing, error: Exception) -> Outcome:
-    """The outcome for a message that could not be read or written."""
-    return Outcome(message, "refused", str(error))
+def unreadable(message: Outgoing, error: Exception) -> Outcome:
+    """The outcome for a message whose bytes the archive could not give."""
+    return Outcome(message, "unreadable", str(error))
 
 
 def outcome(message: Outgoing, remark: str = "") -> Outcome:

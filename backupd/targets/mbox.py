@@ -26,7 +26,7 @@ from backupd.errors import Busy, Damaged
 from backupd.model import Mailbox
 from backupd.targets import ledger, mbox_format
 from backupd.targets.base import Fingerprint, Outcome, Outgoing, Present
-from backupd.targets.content import UNREADABLE, batches, chunks_of, outcome, refused
+from backupd.targets.content import UNREADABLE, batches, chunks_of, outcome, unreadable
 from backupd.targets.durable import Durability
 from backupd.targets.folders import PARTIAL, Folder, naming_errors, write_all
 from backupd.targets.paths import Parts, Places, component_beside
@@ -185,7 +185,7 @@ def _append(folder: Folder, name: str, descriptor: int, batch: Iterator[Outgoing
         try:
             plan = _plan(message)
         except UNREADABLE as error:
-            outcomes.append(refused(message, error))
+            outcomes.append(unreadable(message, error))
             continue
         notes.append(ledger.message_line(message, offset=end))
         planned.append(plan)

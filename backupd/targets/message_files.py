@@ -25,7 +25,7 @@ from backupd.mail import dates
 from backupd.model import Mailbox
 from backupd.targets import ledger
 from backupd.targets.base import Fingerprint, Outcome, Outgoing, Present
-from backupd.targets.content import UNREADABLE, batches, chunks_of, outcome, read_header, refused
+from backupd.targets.content import UNREADABLE, batches, chunks_of, outcome, read_header, unreadable
 from backupd.targets.durable import Durability
 from backupd.targets.folders import Folder, naming_errors, write_all
 from backupd.targets.paths import Component, Parts, Places
@@ -175,7 +175,7 @@ class _Batch:
         self._delivery, self._durability = delivery, durability
         self._files = durability.begin(delivery.final)
         self._staged: list[Staged] = []
-        self._refused: list[Outcome] = []
+        self._unreadable: list[Outcome] = []
 
     def write(self, messages: Iterable[Outgoing]) -> None:
         """Write all under temporary names, and begin to make them durable."""
@@ -183,7 +183,7 @@ class _Batch:
             try:
                 self._stage(message)
             except UNREADABLE as error:
-                self._refused.append(refused(message, error))
+                self._unreadable.append(unreadable(message, error))
         for descriptor in self._delivery.describe(self._staged):
             self._files.take(descriptor)
         self._files.start()
@@ -194,7 +194,7 @@ class _Batch:
             self._files.wait()
         self._delivery.publish(self._staged)
         self._durability.named(self._delivery.final)
-        yield from self._refused
+        yield from self._unreadable
         for each in self._staged:
             yield outcome(each.message, each.remark)
 

@@ -26,7 +26,7 @@ from backupd.errors import Busy, StorageError, UsageError
 from backupd.model import Mailbox
 from backupd.targets import ledger
 from backupd.targets.base import Fingerprint, Outcome, Outgoing, Present
-from backupd.targets.content import UNREADABLE, chunks_of, header_by, outcome, refused
+from backupd.targets.content import UNREADABLE, chunks_of, header_by, outcome, unreadable
 from backupd.targets.eml import SUFFIX, file_name, reserved
 from backupd.targets.folders import PARTIAL, naming_errors
 from backupd.targets.message_files import arrival
@@ -100,7 +100,7 @@ class ZipTarget:
                     try:
                         name = self._add(archive, folder, message)
                     except UNREADABLE as error:
-                        yield refused(message, error)
+                        yield unreadable(message, error)
                         continue
                     with self._errors():
                         notes.write(ledger.message_line(message, file=name))

@@ -41,6 +41,27 @@ def test_snapshots_are_held_forgotten_and_explained(run: Run, configured: Path, 
     assert run("forget", "--snapshot", first).out.endswith("1 snapshot forgotten\n")
 
 
+def test_a_snapshot_that_cannot_be_read_is_forgotten_by_name(
+    run: Run, configured: Path, account: Account, tmp_path: Path
+) -> None:
+    assert run("init").code == 0
+    for number in range(2):
+        account.deliver("INBOX", [message(f"Message {number}")])
+        assert run("backup", "alice").code == 0
+    first, second = (each["id"] for each in run("snapshots", "--json").document)  # type: ignore[attr-defined]
+    (path,) = (tmp_path / "repository/snapshots").rglob(first)
+    path.chmod(0o600)
+    path.write_bytes(path.read_bytes()[:-1])
+
+    said = f"alice: snapshot {first} cannot be read; with it that point in time"
+    assert f"{said} would be given up" in run("forget", "--snapshot", first[-8:], "--dry-run").err
+    done = run("forget", "--snapshot", first[-8:])
+    assert done.code == 0, done
+    assert f"{said} is given up" in done.err
+    assert [each["id"] for each in run("snapshots", "--json").document] == [second]  # type: ignore[attr-defined]
+    assert run("audit", "alice").out.startswith("BACKUPD OK")
+
+
 @pytest.mark.parametrize("words", [("--keep-last", "-1"), ("--keep-within", "soon"), ("alice", "--snapshot", "x")])
 def test_what_cannot_be_meant_is_refused(run: Run, configured: Path, words: tuple[str, ...]) -> None:
     result = run("forget", *words)

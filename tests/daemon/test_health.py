@@ -71,9 +71,10 @@ def test_a_socket_in_use_is_refused_and_nothing_is_left_open(loaded: Config) -> 
 
 def test_the_last_audit_of_each_level_is_told_however_many_came_of_another(loaded: Config) -> None:
     with Health(loaded, Nothing()) as health:
-        began = NOW.isoformat()
-        health.state.audited([Audit("repository", "", "drill", began, began, "critical")])
-        health.state.audited([Audit("repository", "alice", "drill", began, began, "ok")])
+        began, here = NOW.isoformat(), loaded.repository.url
+        health.state.audited([Audit(here, "", "drill", began, began, "critical")])
+        health.state.audited([Audit(here, "alice", "drill", began, began, "ok")])
+        health.state.audited([Audit("/a/copy", "", "drill", began, began, "ok")])
         for _ in range(120):
-            health.state.audited([Audit("repository", "", "freshness", began, began, "ok")])
+            health.state.audited([Audit(here, "", "freshness", began, began, "ok")])
         assert {audit.level: audit.code for audit in health.facts.audits()} == {"freshness": 0, "drill": 2}

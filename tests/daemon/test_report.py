@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import pytest
 
 from backupd.daemon.report import AccountReport, Facts, LastAudit, Report, last_audits, stopwatch
+from backupd.operations import audit_history
+from backupd.operations.audit_state import Audit, AuditOutcome, Scope
 from backupd.operations.status import Level
 from tests.support.daemon_facts import HOUR, MINUTE, NOW, facts
 
@@ -81,24 +82,26 @@ def test_accounts_are_those_of_the_configuration(everything: Facts) -> None:
     assert found[1].reasons == ["never backed up"]
 
 
-class Kept(NamedTuple):
-    level: str
-    started: str
-    ended: str
-    outcome: str
+def audit(number: int, level: str, seconds: int, outcome: AuditOutcome) -> Audit:
+    """An audit that began at noon, and took so long."""
+    ended = (NOW + timedelta(seconds=seconds)).isoformat()
+    return Audit("repository", "", level, NOW.isoformat(), ended, outcome, scope=Scope("reader"), number=number)
 
 
 def test_of_audits_the_last_of_each_level_counts() -> None:
-    began = NOW.isoformat()
-    ended = (NOW + timedelta(seconds=90)).isoformat()
-    audits = [
-        Kept("storage", began, ended, "warning"),
-        Kept("metadata", began, ended, "unknown"),
-        Kept("storage", began, began, "ok"),
-    ]
+    found = audit_history.judge(
+        [audit(2, "storage", 90, "warning"), audit(1, "storage", 0, "ok"), audit(3, "metadata", 90, "unknown")]
+    )
     end = NOW + timedelta(seconds=90)
-    assert last_audits(audits) == [LastAudit("storage", end, 1, 90), LastAudit("metadata", end, 3, 90)]
+    assert last_audits(found) == [LastAudit("storage", end, 1, 90), LastAudit("metadata", end, 3, 90)]
     assert last_audits([]) == []
+
+
+def test_a_failure_counts_no_longer_when_a_deeper_audit_has_gone_well() -> None:
+    found = audit_history.judge([audit(1, "metadata", 30, "critical"), audit(2, "storage", 90, "ok")])
+    assert {each.level: (each.code, each.seconds) for each in last_audits(found)} == {
+        "storage": (0, 90), "metadata": (0, 30),
+    }  # fmt: skip
 
 
 def test_how_long_the_daemon_runs_does_not_change_with_the_clock(everything: Facts) -> None:

@@ -36,6 +36,9 @@ def test_mail_that_arrives_is_backed_up_by_itself(place: Place, dovecot: Dovecot
         daemon.says("backed up", "bob", "new=1", after=seen)
         # Other commands work meanwhile.
         assert place.run("snapshots").code == 0
+    last = daemon.log.splitlines()[-1]
+    assert "stopped" in last
+    assert "seconds=" in last
     assert place.restored("alice@latest") == mail_of(alice)
     assert place.restored("bob@latest") == mail_of(bob)
 

@@ -158,7 +158,27 @@ def test_a_damaged_one_stays_until_it_is_named(storage: MemoryStorage, repositor
     storage.objects[refs[0].name] = b"no snapshot"
     report = forget(repository, LAST, now=NOON)
     assert reasons(report)[refs[0].id] == ["cannot be read"]
+    (line,) = forget_snapshots(repository, [refs[0]], accounts=["alice"], now=NOON).snapshots
+    assert (line.account, line.damaged) == ("alice", True)
+    assert there(repository) == [refs[2].id]
+
+
+@pytest.mark.parametrize("held", ["alice", "the snapshot"])
+def test_a_hold_keeps_what_cannot_be_read_too(storage: MemoryStorage, repository: Repository, held: str) -> None:
+    refs = hourly(repository, 2)
+    one = hold.add(repository, refs[0].id if held != "alice" else held, ["alice"], reason="a lawsuit", now=NOON)
+    storage.objects[refs[0].name] = b"no snapshot"
+    with pytest.raises(UsageError, match="a lawsuit"):
+        forget_snapshots(repository, [refs[0]], now=NOON)
+    hold.remove(repository, one.id, now=NOON)
     forget_snapshots(repository, [refs[0]], now=NOON)
+    assert there(repository) == [refs[1].id]
+
+
+def test_what_another_machine_forgot_meanwhile_is_no_failure(repository: Repository) -> None:
+    refs = hourly(repository, 3)
+    repository.remove_snapshot(refs[0])
+    assert forget_snapshots(repository, refs[:2], now=NOON).forgotten == 1
     assert there(repository) == [refs[2].id]
 
 

@@ -175,3 +175,29 @@ def test_a_hold_of_another_repository_or_place_is_damage(storage: MemoryStorage,
     storage.objects.clear()
     storage.objects["holds/README"] = b"no hold"
     assert holds.read(repository).held == ()
+
+
+def test_who_held_released_and_accepted_what_stays_to_be_read(storage: MemoryStorage, repository: Repository) -> None:
+    good = archive.put(repository)
+    tells = archive.put(repository, time=NOON + HOUR, losses=[Loss(b"INBOX", "INBOX", 100, 90, good.id)])
+    line = hold.add(repository, "alice", ACCOUNTS, reason="a lawsuit", by="ann@office", now=NOON)
+    hold.remove(repository, line.id, reason="it is over", by="bob@office", now=NOON + DAY)
+    hold.accept_loss(repository, "alice", reason="spring cleaning", by="eve@office", now=NOON + 2 * DAY)
+
+    assert hold.listed(repository, now=NOON + DAY).accepted == []
+    found = hold.listed(repository, "alice", ended=True, now=NOON + 3 * DAY)
+    (held,), (accepted,) = found.holds, found.accepted
+    assert (held.by, held.released_by, held.released_reason) == ("ann@office", "bob@office", "it is over")
+    assert held.released
+    assert held.released.startswith("2026-11-02T12:00")
+    assert (accepted.by, accepted.reason, accepted.snapshots) == ("eve@office", "spring cleaning", [tells.id])
+    assert hold.listed(repository, "bob", ended=True, now=NOON).accepted == []
+    assert not any(b"office" in data for data in storage.objects.values()), "it is encrypted"
+
+
+def test_holds_that_do_not_tell_who_are_read(repository: Repository) -> None:
+    archive.put(repository)
+    line = hold.add(repository, "alice", ACCOUNTS, reason="of an earlier version", now=NOON)
+    hold.remove(repository, line.id, now=NOON)
+    (held,) = hold.listed(repository, ended=True, now=NOON).holds
+    assert (held.state, held.by, held.released_by) == ("released", "", "")

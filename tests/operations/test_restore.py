@@ -227,6 +227,7 @@ class TestTrouble:
             report = restore(fresh, fresh.refs("alice")[-1], target.open, state=state)
 
         assert [problem.uid for problem in report.problems] == [1, 2, 3]
+        assert (report.mailboxes[0].unreadable, report.mailboxes[0].refused) == (3, 0)
         assert all(name in problem.what for problem in report.problems)
         assert [raw for raw, _, _ in target.boxes[b"INBOX"]] == [message("in another block")]
 

@@ -137,9 +137,9 @@ def test_a_message_that_cannot_be_read_costs_that_message_alone(files: Files) ->
     outcomes = restore(files, INBOX, [good[0], broken, good[1], short])
     assert {each.message.uid: each.result for each in outcomes} == {
         1: "written",
-        2: "refused",
+        2: "unreadable",
         3: "written",
-        4: "refused",
+        4: "unreadable",
     }
     assert "damaged" in next(each.what for each in outcomes if each.message.uid == 2)
     assert bytes_in(files) == Counter([message("one"), message("three")])

@@ -69,7 +69,7 @@ def command(
     from backupd.operations.opening import open_copies
 
     config = context.config
-    wish = _wish(context, account, level, budget, since, full=full)
+    wish = _wish(context, account, level, budget, since, full=full, exported=record is not None)
     if (full or into is not None) and wish.level != "drill":
         raise UsageError("this is about drills", subject="--full" if full else "--into", remedy="add --level drill")
     exported = record_export.load(record) if record is not None else None
@@ -105,7 +105,14 @@ def command(
 
 
 def _wish(
-    context: Context, accounts: tuple[str, ...], level: str | None, budget: str | None, since: str | None, *, full: bool
+    context: Context,
+    accounts: tuple[str, ...],
+    level: str | None,
+    budget: str | None,
+    since: str | None,
+    *,
+    full: bool,
+    exported: bool,
 ) -> Wish:
     from backupd.operations.audit_report import Level, Wish
     from backupd.operations.find_snapshot import moment
@@ -119,6 +126,7 @@ def _wish(
         budget=_share(budget) if budget is not None else None,
         since=moment(since) if since is not None else None,
         full=full,
+        exported=exported,
     )
 
 

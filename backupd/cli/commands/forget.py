@@ -40,7 +40,7 @@ def command(
     account
         These accounts; else all that are configured.
     snapshot
-        Forget this one, whatever the rules say; may be repeated.
+        Forget this one, whatever the rules say, also if it cannot be read; may be repeated.
     dry_run
         Show for each snapshot what keeps it, and remove nothing.
     keep_last
@@ -51,6 +51,7 @@ def command(
         All that are less than this, such as 7d, older than the newest.
     """
     from backupd.cli.progress import shown
+    from backupd.operations.find_snapshot import find_ref
     from backupd.operations.forget import forget, forget_snapshots
 
     given = {
@@ -64,11 +65,12 @@ def command(
         raise UsageError("--snapshot names what goes; accounts and rules have no say in it", remedy="leave them out")
     with context.repository() as repository, context.state() as state, context.stopping() as stop:
         rules = {} if snapshot else _rules(context, repository, account or [], overrides)
-        refs = [context.find(repository, each)[0] for each in snapshot or ()]
+        configured = list(context.config.accounts)
+        refs = [find_ref(repository, each, configured) for each in snapshot or ()]
         with shown(context) as observer:
             options = {"state": state, "now": datetime.now(UTC), "dry_run": dry_run, "observer": observer, "stop": stop}
             if refs:
-                report = forget_snapshots(repository, refs, **options)  # type: ignore[arg-type]
+                report = forget_snapshots(repository, refs, accounts=configured, **options)  # type: ignore[arg-type]
             else:
                 report = forget(repository, rules, **options)  # type: ignore[arg-type]
     if context.json:
@@ -133,13 +135,23 @@ def _table(report: ForgetReport, *, named: bool) -> None:
 def _why(line: Line, going: str) -> str:
     if line.locked_until:
         return f"{going}; locked until {line.locked_until:%Y-%m-%d %H:%M}"
-    kind = "a backup that did not end; " if line.checkpoint else "" if line.complete else "not complete; "
-    return ", ".join(line.reasons) or f"{kind}{going}"
+    return ", ".join(line.reasons) or f"{_kind(line)}{going}"
+
+
+def _kind(line: Line) -> str:
+    if line.damaged:
+        return "cannot be read; "
+    return "a backup that did not end; " if line.checkpoint else "" if line.complete else "not complete; "
 
 
 def _tell(context: Context, report: ForgetReport, *, named: bool) -> None:
     for name in report.without_rules:
         context.note(f"{name}: there is no rule for it in retention, so all of its snapshots stay")
+    for line in report.snapshots if named else ():
+        if line.damaged and not line.locked_until:
+            given_up = "would be given up" if report.dry_run else "is given up"
+            whose = line.account or "an account that is not configured"
+            context.note(f"{whose}: snapshot {line.id} cannot be read; with it that point in time {given_up}")
     did = "would be forgotten" if report.dry_run else "forgotten"
     text = f"{output.count(report.forgotten, 'snapshot')} {did}" + ("" if named else f", {report.kept:,} kept")
     if report.locked and report.locked_until:

@@ -33,7 +33,9 @@ def add_command(what: str, /, *, reason: str, until: str | None = None, context:
     end = moment(until) if until is not None else None
     accounts = list(context.config.accounts)
     with context.repository() as repository, context.state() as state:
-        line = hold.add(repository, what, accounts, reason=reason, until=end, state=state, now=datetime.now(UTC))
+        line = hold.add(
+            repository, what, accounts, reason=reason, until=end, by=_whoever(), state=state, now=datetime.now(UTC)
+        )
     return _done(context, line, f"{_held(line)} is held{_until(line)}: {line.reason}")
 
 
@@ -51,7 +53,7 @@ def list_command(
     account
         Only this account's.
     all
-        Holds that were removed or have ended, too.
+        Holds that were removed or have ended, and losses that were accepted, too: who said so, when, and why.
     """
     from backupd.operations import hold
 
@@ -61,15 +63,20 @@ def list_command(
         output.document(found)
         return 0
     rows = [
-        (line.id[-8:], _held(line), output.local_time(line.created)[:16], _end(line), line.reason)
+        (line.id[-8:], _held(line), output.local_time(line.created)[:16], _end(line), _why(line))
         for line in found.holds
     ]
     for pin in found.pins:
         held = ", ".join(each[-8:] for each in pin.pinned)
         why = f"sudden loss: {'; '.join(pin.what)}"
         rows.append(("tripwire", f"{pin.account} {held}", output.local_time(pin.time)[:16], "", why))
+    for each in found.accepted:
+        told = ", ".join(one[-8:] for one in each.snapshots)
+        why = f"loss accepted{_by(each.by)}{f': {each.reason}' if each.reason else ''}"
+        rows.append((each.id[-8:], f"{each.account} {told}", output.local_time(each.created)[:16], "accepted", why))
     columns = [Column("ID"), Column("KEEPS"), Column("SINCE"), Column("UNTIL"), Column("WHY", shrink=True)]
-    output.table(columns, rows, ["dim" if line.state != "active" else "" for line in found.holds])
+    active = ["dim" if line.state != "active" else "" for line in found.holds]
+    output.table(columns, rows, [*active, *("" for _ in found.pins), *("dim" for _ in found.accepted)])
     return 0
 
 
@@ -86,7 +93,9 @@ def remove_command(hold_id: str, /, *, reason: str = "", context: Here) -> int:
     from backupd.operations import hold
 
     with context.repository() as repository, context.state() as state:
-        line = hold.remove(repository, hold_id, reason=reason, state=state, now=datetime.now(UTC))
+        line = hold.remove(
+            repository, hold_id, reason=reason, by=_whoever(), state=state, now=datetime.now(UTC)
+        )
     return _done(context, line, f"{_held(line)} is not held any more by {line.id[-8:]}: {line.reason}")
 
 
@@ -103,7 +112,9 @@ def accept_loss_command(account: str, /, *, reason: str = "", context: Here) -> 
     from backupd.operations import hold
 
     with context.repository() as repository, context.state() as state:
-        found = hold.accept_loss(repository, account, state=state, reason=reason, now=datetime.now(UTC))
+        found = hold.accept_loss(
+            repository, account, state=state, reason=reason, by=_whoever(), now=datetime.now(UTC)
+        )
     if context.json:
         output.document({"accepted": found})
     for each in found:
@@ -128,6 +139,32 @@ def _until(line: HoldLine) -> str:
 
 def _end(line: HoldLine) -> str:
     return line.state if line.state == "released" else output.local_time(line.until or "")[:16]
+
+
+def _why(line: HoldLine) -> str:
+    """Why it is held, and by whom; and the same of its end."""
+    said = f"{line.reason}{f' (by {line.by})' if line.by else ''}"
+    if line.released is None:
+        return said
+    why = f": {line.released_reason}" if line.released_reason else ""
+    return f"{said}; released {output.local_time(line.released)[:16]}{_by(line.released_by)}{why}"
+
+
+def _by(who: str) -> str:
+    return f" by {who}" if who else ""
+
+
+def _whoever() -> str:
+    """Who gives the command: the user and the machine, as far as they are known; with sudo, who used it."""
+    import getpass
+    import os
+    import socket
+
+    try:
+        user = os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):  # a container may know no name of its user
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
 
 
 def _lost(pin: PinLine) -> str:

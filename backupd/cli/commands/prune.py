@@ -103,7 +103,8 @@ def _tell(context: Context, report: PruneReport) -> None:
     for text in report.hindrances[:_SHOWN]:
         output.remark(f"not all could be freed: {text}")
     if len(report.hindrances) > _SHOWN:
-        output.remark(f"... and for {len(report.hindrances) - _SHOWN:,} reasons more")
+        more = output.count(len(report.hindrances) - _SHOWN, "reason")
+        output.remark(f"... and for {more} more")
     for name in report.needed:
         context.note(f"{name} was marked and is needed: it stays")
     parts = [_removed(report), _superfluous(report), _moved(report), _waiting(report)]
@@ -141,8 +142,8 @@ def _moved(report: PruneReport) -> str:
         parts.append(f"{output.count(report.packs, 'small pack')} ({output.size(report.octets)})")
     if report.repacked:
         parts.append(f"{output.count(report.repacked, 'pack')} needed in part ({output.size(report.repacked_octets)})")
-    would = "would be " if report.dry_run else ""
-    return f"{' and '.join(parts)} {would}moved to {report.into} ({output.size(report.moved)})" if parts else ""
+    would, into = "would be " if report.dry_run else "", output.count(report.into, "new pack")
+    return f"{' and '.join(parts)} {would}moved to {into} ({output.size(report.moved)})" if parts else ""
 
 
 def _waiting(report: PruneReport) -> str:

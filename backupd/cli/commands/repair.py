@@ -15,6 +15,16 @@ if TYPE_CHECKING:
 
 INCOMPLETE = 3
 _SHOWN = 20
+_NAMED = 5
+_ACCEPT = "and say so: `backupd record accept --reason ...`"
+_REMOVE = "if no copy has a good one, remove the object yourself"
+_LETTING_GO = {
+    "keys/": f"a key slot that makes no sense opens nothing: {_REMOVE}; `backupd key add` makes another",
+    "holds/": f"nothing is forgotten until each hold can be read: {_REMOVE}, hold again what is to be held, {_ACCEPT}",
+    "erasures/": f"without it, what it erased may come back: {_REMOVE}, `backupd erase` it again, {_ACCEPT}",
+    "log/": f"entries of the signed record are lost: {_REMOVE}, {_ACCEPT}",
+}
+"""What to do about an object of a kind that nothing else makes up for."""
 
 
 def command(
@@ -72,7 +82,7 @@ def command(
 
 
 def _tell(context: Context, report: RepairReport, *, offline: bool) -> None:
-    for line in _some(list(_put_back(report)), "more"):
+    for line in _some(list(_put_back(report)), "more, see --json"):
         context.say(line)
     for each in report.fetched:
         what = f"{output.count(each.messages, 'lost message')} ({output.size(each.octets)})"
@@ -83,9 +93,11 @@ def _tell(context: Context, report: RepairReport, *, offline: bool) -> None:
         context.say(f"{output.count(report.indexed, 'pack')} {told}")
     if report.parity:
         context.say(f"{output.count(report.parity, 'object')} {'would get' if report.dry_run else 'got'} parity")
-    for line in _some([_lost(each) for each in report.lost], "more objects are lost"):
+    for line in _some([_lost(each, report) for each in report.lost], "more objects are lost, see --json"):
         output.remark(line)
     _tell_affected(report)
+    for line in () if report.opened is False else ways_out(report):
+        output.remark(line)
     for note in report.notes:
         context.note(note)
     read = f"{output.count(report.objects, 'object')} ({output.size(report.octets)}) read"
@@ -96,22 +108,61 @@ def _tell(context: Context, report: RepairReport, *, offline: bool) -> None:
         context.note("no mail server was asked; without --offline, messages that are still there are fetched again")
 
 
-def _lost(each: Lost) -> str:
+def _lost(each: Lost, report: RepairReport) -> str:
     what = f"{each.account}: snapshot {each.object.rpartition('/')[2]}" if each.account else each.object
-    return f"{what} is {each.why}, and nothing good was found to put in its place"
+    verb = "would stay so" if report.dry_run else "stays so"
+    why = "nothing good was found to put in its place"
+    if each.object.startswith("packs/") and report.fetched:
+        why += ", and not all that it held can be had from the mail server"
+    return f"{what} is {each.why}, and {verb}: {why}"
 
 
 def _put_back(report: RepairReport) -> Iterator[str]:
-    from backupd.operations.repair_report import PACKS, SERVER
+    """What has become of each object that was amiss, or would."""
+    from backupd.operations.repair_report import PACKS, PARITY, SERVER
 
     for each in report.mended:
-        if each.source in (PACKS, SERVER):
-            did = "can be done without" if report.dry_run else "is superfluous now, and removed"
-            yield f"{each.object}, which was {each.why}, {did}: what it held is in other packs"
+        would, is_gone = ("would be", "could be removed") if report.dry_run else ("was", "is removed")
+        if each.source == SERVER:
+            did = f"{is_gone}: what it held {'can be had' if report.dry_run else 'comes'} from the mail server"
+        elif each.source == PACKS and each.object.startswith("index/"):
+            did = f"{is_gone}: what it told {would} told anew from the packs"
+        elif each.source == PACKS:
+            did = f"{is_gone}: what it held is in other packs"
+        elif each.source == PARITY:
+            did = f"{would} put back from parity"
         else:
             source = "a version of it" if each.source == report.repository else each.source
-            did = "would put back" if report.dry_run else "put back"
-            yield f"{did} {each.object}, which was {each.why}, from {source}"
+            did = f"{would} put back from {source}"
+        yield f"{each.object}: it {'is' if report.dry_run else 'was'} {each.why}, and {did}"
+
+
+def ways_out(report: RepairReport) -> Iterator[str]:
+    """What stays lost for certain, whose it is, and what to do so that audits are content again."""
+    stays = "would stay" if report.dry_run else "stays"
+    for each in report.concerned:
+        whose = each.account or "an account that is not configured"
+        if each.snapshots:
+            some = f"{output.count(len(each.snapshots), 'snapshot')}: {_few(each.snapshots)}"
+            lost = f"{output.count(each.messages, 'message')} of {_few(each.mailboxes)}, in " if each.messages else ""
+            yield f"{whose}: {stays} lost: {lost}{some}"
+        if each.unlisted:
+            can = f"{output.count(each.unlisted, 'message')} can be restored as before"
+            yield f"{whose}: {can}, but lists tell no sender and subject, and audits warn of it"
+    if any(each.snapshots or each.unlisted for each in report.concerned):
+        yield (
+            "if no copy and no server has it any more, let go of it: `backupd backup` (from then on new snapshots list "
+            "no lost mail), `backupd forget --snapshot ID` for each of these, `backupd repair` once more; "
+            "then audits are content"
+        )
+    for prefix, way in _LETTING_GO.items():
+        if any(each.object.startswith(prefix) for each in report.lost):
+            yield way
+
+
+def _few(some: list[str]) -> str:
+    more = f" and {len(some) - _NAMED:,} more (see --json)" if len(some) > _NAMED else ""
+    return ", ".join(some[:_NAMED]) + more
 
 
 def _messages(report: RepairReport) -> str:

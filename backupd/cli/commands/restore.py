@@ -15,6 +15,7 @@ from backupd.errors import ServerError
 
 if TYPE_CHECKING:
     from backupd.operations.restore import RestoreReport
+    from backupd.operations.restore_task import RestoredMailbox
     from backupd.sources.base import Source
 
 INCOMPLETE = 3
@@ -68,7 +69,7 @@ def command(
                 observer=observer,
                 stop=stop,
             )
-    code = INCOMPLETE if any(each.refused or each.altered for each in report.mailboxes) or report.problems else 0
+    code = INCOMPLETE if any(map(_is_lacking, report.mailboxes)) or report.problems else 0
     if context.json:
         output.document({"report": report, "exit_code": code})
     else:
@@ -99,6 +100,7 @@ def _elsewhere(context: Context, target: str) -> Source | None:
 def _tell(context: Context, report: RestoreReport) -> None:
     verb = "TO WRITE" if report.dry_run else "WRITTEN"
     refused = any(each.refused for each in report.mailboxes)
+    unreadable = any(each.unreadable for each in report.mailboxes)
     erased = any(each.erased for each in report.mailboxes)
     if not context.quiet:
         output.table(
@@ -109,6 +111,7 @@ def _tell(context: Context, report: RestoreReport) -> None:
                 Column("THERE", right=True),
                 Column(verb, right=True),
                 *([Column("REFUSED", right=True)] if refused else []),
+                *([Column("UNREADABLE", right=True)] if unreadable else []),
                 *([Column("ERASED", right=True)] if erased else []),
             ],
             [
@@ -117,30 +120,43 @@ def _tell(context: Context, report: RestoreReport) -> None:
                     each.target_name,
                     f"{each.messages:,}",
                     f"{each.present:,}",
-                    f"{each.messages - each.present - each.erased if report.dry_run else each.written:,}",
+                    f"{_to_write(each) if report.dry_run else each.written:,}",
                     *([f"{each.refused:,}"] if refused else []),
+                    *([f"{each.unreadable:,}"] if unreadable else []),
                     *([f"{each.erased:,}"] if erased else []),
                 )
                 for each in report.mailboxes
             ],
-            ["yellow" if each.refused or each.altered else "" for each in report.mailboxes],
+            ["yellow" if _is_lacking(each) else "" for each in report.mailboxes],
         )
         output.line()
     context.say(summary(report))
     for problem in report.problems:
         where = f"{problem.mailbox} UID {problem.uid}" if problem.uid is not None else problem.mailbox
         output.remark(f"{where}: {problem.what}")
+    if unreadable:
+        context.note("what could not be read is damaged: `backupd repair` mends it, or says what is lost")
+
+
+def _is_lacking(mailbox: RestoredMailbox) -> bool:
+    return bool(mailbox.refused or mailbox.unreadable or mailbox.altered)
+
+
+def _to_write(mailbox: RestoredMailbox) -> int:
+    return mailbox.messages - mailbox.present - mailbox.unreadable - mailbox.erased
 
 
 def summary(report: RestoreReport) -> str:
     """One line about a restore."""
-    messages = sum(each.messages for each in report.mailboxes)
     present = sum(each.present for each in report.mailboxes)
     written = sum(each.written for each in report.mailboxes)
     erased = sum(each.erased for each in report.mailboxes)
+    unreadable = sum(each.unreadable for each in report.mailboxes)
     left_out = f"{erased:,} left out, for {'it was' if erased == 1 else 'they were'} erased"
     if report.dry_run:
-        would = f"{output.count(messages - present - erased, 'message')} would be written, {present:,} are there"
+        to_write = sum(map(_to_write, report.mailboxes))
+        would = f"{output.count(to_write, 'message')} would be written, {present:,} are there"
+        would += f", {unreadable:,} cannot be read" if unreadable else ""
         would += f", {left_out}" if erased else ""
         return f"{report.target}: {would}; nothing was changed (dry run)"
     refused = sum(each.refused for each in report.mailboxes)
@@ -148,5 +164,6 @@ def summary(report: RestoreReport) -> str:
     said = [f"{output.count(written, 'message')} written", f"{present:,} were there"]
     said += [f"{altered:,} of them with something left out"] if altered else []
     said += [f"{refused:,} refused"] if refused else []
+    said += [f"{unreadable:,} could not be read"] if unreadable else []
     said += [left_out] if erased else []
     return f"{report.target}: {', '.join(said)}"

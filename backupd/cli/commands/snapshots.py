@@ -71,16 +71,7 @@ def command(account: str | None = None, /, *, context: Here) -> int:
 
 
 def _state(line: SnapshotLine) -> str:
-    kept = [word for word in ("hold", "pinned") if any(why.startswith(word) for why in line.kept)]
-    erased = [f"{line.erased:,} erased"] if line.erased else []
-    return ", ".join([_health(line), *erased, *("held" if word == "hold" else word for word in kept)])
-
-
-def _health(line: SnapshotLine) -> str:
-    if line.damaged:
-        return "damaged"
-    if line.checkpoint:
-        return "partial"
-    if line.losses:
-        return "loss"
-    return "complete" if line.complete else output.count(line.problems, "problem")
+    """Its words, with numbers where there are any."""
+    problems = f"incomplete ({output.count(line.problems, 'problem')})" if line.problems else "incomplete"
+    shown = {"incomplete": problems, "erased": f"{line.erased:,} erased"}
+    return ", ".join(shown.get(word, word) for word in line.state)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from backupd.daemon.board import Job, Live
     from backupd.daemon.control import Control
     from backupd.daemon.report import AccountReport, DaemonReport, Report
+    from backupd.operations.audit_state import Audit
     from backupd.operations.costs import Costs
 
 ALONE = 3
@@ -65,11 +66,27 @@ def command(*accounts: str, trouble: bool = False, context: Here) -> int:
 
 
 def _audits(context: Context) -> Iterator[str]:
+    """The last audit of each level, unless it failed and a later one has made up for that; and what failed before,
+    and no later one has made up for."""
+    from backupd.operations import audit_history
     from backupd.operations.opening import open_repository_storage
 
     with context.state() as state:
-        for audit in state.latest_audits(open_repository_storage(context.config).url):
-            yield f"last audit of the level {audit.level}: {output.local_time(audit.started)}, {audit.outcome}"
+        found = audit_history.latest(state, open_repository_storage(context.config).url)
+    for level in sorted(found, key=lambda each: each.last.number, reverse=True):
+        if level.made_up is None:
+            yield f"last audit of the level {_audit(level.last)}"
+        if level.failed not in (None, level.last):
+            yield f"an audit of the level {_audit(level.failed)}; none since has looked at all of that again"
+
+
+def _audit(audit: Audit) -> str:
+    scope = audit.scope
+    parts = [", ".join(scope.accounts)] if scope.accounts else []
+    parts += [f"{100 * scope.budget:g}% of the bytes"] if scope.budget is not None else []
+    parts += [f"since {output.local_time(scope.since.isoformat())[:16]}"] if scope.since else []
+    some = f" ({'; '.join(parts)})" if parts else ""
+    return f"{audit.level}{some}: {output.local_time(audit.started)}, {audit.outcome}"
 
 
 def _undelivered(context: Context) -> Iterator[str]:

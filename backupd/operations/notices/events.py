@@ -207,7 +207,8 @@ def _trouble(event: Event) -> Trouble | None:
             more = f" (and {problems - 1:,} more)" if problems > 1 else ""
             return Trouble("failure", "incomplete", account, f"{what}{more}", account=account, minor=True)
         case Lost(account, mailbox, gone, before, pinned):
-            what = f"{gone:,} of {before:,} messages are gone from {mailbox or 'the account'}"
+            messages = f"{before:,} {'message' if before == 1 else 'messages'}"
+            what = f"{gone:,} of {messages} {'is' if gone == 1 else 'are'} gone from {mailbox or 'the account'}"
             return Trouble("loss", pinned, f"{account}/{mailbox}", what, account=account, place=account, once=True)
         case Missed(account, objective, last_good):
             return Trouble(

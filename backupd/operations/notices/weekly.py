@@ -53,12 +53,12 @@ def summary(week: Week, machine: str, zone: tzinfo | None = None) -> Text:
     if not bad:
         subject = f"a good week: {_count(len(accounts), 'account')} backed up"
     else:
-        subject = f"{len(bad)} of {_count(len(accounts), 'account')} need attention"
-    lines = [f"{_count(fine, 'account')} well, {len(bad)} not."]
+        subject = f"{len(bad):,} of {_count(len(accounts), 'account')} need attention"
+    lines = [f"{_count(fine, 'account')} well, {len(bad):,} not."]
     worst_first = sorted(bad, key=lambda each: (each.level is not Level.CRITICAL, each.account))
     lines += [f"- {account.account}: {'; '.join(account.reasons[:2])}" for account in worst_first[:MOST_NAMED]]
     if len(bad) > MOST_NAMED:
-        lines.append(f"- and {len(bad) - MOST_NAMED} more: backupd status")
+        lines.append(f"- and {len(bad) - MOST_NAMED:,} more: backupd status")
     lines.append("")
     lines += _figures(week, accounts)
     lines += [f"{name}: {text}" for name, text in week.jobs.items()]
@@ -79,7 +79,7 @@ def _figures(week: Week, accounts: Sequence[AccountStatus]) -> list[str]:
         lines.append(f"Oldest last backup: {name}, {span(age)} ago.")
     messages, octets = sum(each.messages for each in accounts), sum(each.octets for each in accounts)
     costs = week.status.repository
-    lines.append(f"Mail: {messages:,} messages, {_size(octets)}; the repository takes {_size(costs.octets)}.")
+    lines.append(f"Mail: {_count(messages, 'message')}, {_size(octets)}; the repository takes {_size(costs.octets)}.")
     return lines
 
 

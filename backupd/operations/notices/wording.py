@@ -66,7 +66,7 @@ def worded(message: Message, machine: str, zone: tzinfo | None = None) -> Text:
     if more := subjects[MOST_ENTRIES:]:
         bodies.append("\n".join(["And besides:", *(f"- {subject}" for subject in more[:50])]))
         if len(more) > 50:
-            bodies[-1] += f"\n- and {len(more) - 50} more"
+            bodies[-1] += f"\n- and {len(more) - 50:,} more"
     bodies.append(f"backupd on {machine}, {_clock(message.at, zone)}")
     return Text(_cut(_whole(message.entries, subjects), LONGEST_SUBJECT), "\n\n".join(bodies), _severity(message))
 
@@ -86,8 +86,8 @@ def _whole(entries: Sequence[Entry], subjects: list[str]) -> str:
     if len(subjects) == 1:
         return ("still: " if still else "") + subjects[0]
     if all(entry.what == "recovered" for entry in entries):
-        return f"{len(entries)} troubles are over: {subjects[0]}, ..."
-    return f"{'still ' if still else ''}{len(entries)} troubles: {subjects[0]}, ..."
+        return f"{len(entries):,} troubles are over: {subjects[0]}, ..."
+    return f"{'still ' if still else ''}{len(entries):,} troubles: {subjects[0]}, ..."
 
 
 # -- subjects ----------------------------------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ def _count(entry: Entry) -> int:
 def _who(entry: Entry) -> str:
     accounts = _accounts(entry)
     if len(accounts) > 1:
-        return f"{len(accounts)} accounts"
+        return f"{len(accounts):,} accounts"
     subject = entry.members[0].trouble.subject
     if accounts:
         return accounts[0]
@@ -179,7 +179,7 @@ def _body(entry: Entry, now: float, zone: tzinfo | None) -> str:
     whats = list(dict.fromkeys(member.trouble.what for member in entry.members if member.trouble.what and said))
     lines += [_sentence(what) for what in whats[:3]]
     if len(whats) > 3:
-        lines.append(f"And {len(whats) - 3} more like that.")
+        lines.append(f"And {len(whats) - 3:,} more like that.")
     if entry.what == "flapping":
         lines.append(f"It came and went {entry.flips} times since {_when(entry.since, now, zone)}; you will hear of it")
         lines[-1] += " again when it has stayed away for hours."

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from backupd.mail import dates, flags
 from backupd.model import Flags
 from backupd.targets.base import Outcome, Outgoing
-from backupd.targets.content import UNREADABLE, chunks_of, refused
+from backupd.targets.content import UNREADABLE, chunks_of, unreadable
 from backupd.targets.imap.line_ends import Octets, Stored, examine
 from backupd.wire.imap_commands import Literal, Part
 
@@ -75,7 +75,7 @@ def prepare(message: Outgoing, rules: Rules, refused_keywords: Iterable[bytes] =
     try:
         octets = examine(chunks_of(message))  # all of them, so that what cannot be read is known before sending
     except UNREADABLE as error:
-        return refused(message, error)
+        return unreadable(message, error)
     if octets.nul and not rules.binary:
         return Outcome(message, "refused", "it holds NUL octets, which this server cannot take (no BINARY)")
     date, moved = dates.for_append(message.internaldate)

@@ -247,7 +247,7 @@ class ImapTarget:
 
         self._written = True
         for mailbox, outcome in Appender(self._connection).run(placed()):
-            remark = "" if outcome.result == "refused" else self._remarks.pop(mailbox.raw_name, "")
+            remark = "" if outcome.result in ("refused", "unreadable") else self._remarks.pop(mailbox.raw_name, "")
             if remark:
                 what = "; ".join(filter(None, (remark, outcome.what)))
                 outcome = Outcome(outcome.message, "altered", what)
