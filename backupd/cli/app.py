@@ -102,7 +102,7 @@ def make_app(run: Callable[[Context, App, list[str]], int]) -> App:
     )
     for place, (name, group, text) in enumerate(COMMANDS):
         if name in SUBCOMMANDS:
-            sub = App(name=name, help=text, group=group, sort_key=place)
+            sub = App(name=name, help=text, group=group, group_parameters=_OWN, sort_key=place)
             for order, (verb, what) in enumerate(SUBCOMMANDS[name]):
                 function = f"{verb.replace('-', '_')}_command"
                 sub.command(f"backupd.cli.commands.{name}:{function}", name=verb, help=what, sort_key=order)
