@@ -52,7 +52,7 @@ class Daemon:
     def start(self) -> None:
         environment = {**os.environ, "BACKUPD_CONFIG": str(self._config)}
         if self._library:
-            # With the library's "monotonic fix" each wait of a thread for another ends at once: all of them spin.
+            # With the library's "monotonic fix" all threads that wait for each other spin.
             environment |= {
                 "LD_PRELOAD": str(self._library), "FAKETIME_TIMESTAMP_FILE": str(self._clock),
                 "FAKETIME_CACHE_DURATION": "2", "FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1",

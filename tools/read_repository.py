@@ -1,7 +1,7 @@
 """Reads a backupd repository without backupd: lists its snapshots, and extracts every message as an .eml file.
 
-    python read_repository.py REPOSITORY list
-    python read_repository.py REPOSITORY extract DIRECTORY [--snapshot ID] [--account NAME]
+    python read_repository.py [--passphrase-file FILE] REPOSITORY list
+    python read_repository.py [--passphrase-file FILE] REPOSITORY extract DIRECTORY [--snapshot ID] [--account NAME]
 
 REPOSITORY is the directory with repository.json (download a bucket first). The passphrase is asked for; or give
 --passphrase-file, --key-file or --exported-key. Needs Python 3.11 and four packages: zstandard, cryptography (48 or

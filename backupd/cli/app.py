@@ -18,6 +18,7 @@ from backupd.cli.context import Context
 _BACK_UP = Group("Back up and restore", sort_key=1)
 _LOOK = Group("Look", sort_key=2)
 _CARE = Group("Set up and care", sort_key=3)
+_OWN = Group("Options", sort_key=8)
 _GLOBAL = Group("Options of every command", sort_key=9)
 
 COMMANDS = (
@@ -101,14 +102,14 @@ def make_app(run: Callable[[Context, App, list[str]], int]) -> App:
     )
     for place, (name, group, text) in enumerate(COMMANDS):
         if name in SUBCOMMANDS:
-            sub = App(name=name, help=text, group=group, sort_key=place)
+            sub = App(name=name, help=text, group=group, group_parameters=_OWN, sort_key=place)
             for order, (verb, what) in enumerate(SUBCOMMANDS[name]):
                 function = f"{verb.replace('-', '_')}_command"
                 sub.command(f"backupd.cli.commands.{name}:{function}", name=verb, help=what, sort_key=order)
             app.command(sub)
         else:
             module = f"backupd.cli.commands.{_MODULES.get(name, name.replace('-', '_'))}"
-            app.command(f"{module}:command", name=name, group=group, help=text, sort_key=place)
+            app.command(f"{module}:command", name=name, group=group, group_parameters=_OWN, help=text, sort_key=place)
     app["--help"].group = app["--version"].group = _GLOBAL
     app.meta.group_parameters = _GLOBAL
 

@@ -29,7 +29,7 @@ VERDICTS = {
 }
 
 _MEANS = {
-    Level.FRESHNESS: "Every account has a backup that is as young as it should be.",
+    Level.FRESHNESS: "Every account has a backup that is as young as it should be, and none lost much mail at once.",
     Level.METADATA: "Every snapshot can be read, and all that it refers to is there.",
     Level.STORAGE: "What is stored is what was stored: no byte has changed.",
     Level.CONTENT: "Messages were decrypted and put together again, and are what they were when they came in.",

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -96,32 +96,35 @@ class Context:
 
     @contextmanager
     def repository(self, *, only_reads: bool = False) -> Iterator[Repository]:
-        """The configured repository, open. Raises NoRepository, WrongKey, ConfigError; StorageDenied and StorageFull of
-        the state only for who adds to the repository."""
-        with self._some_state() if only_reads else nullcontext(), self.open_repository() as repository:
-            yield repository
+        """The configured repository, open. Raises NoRepository, WrongKey, ConfigError; StateDamaged, StorageDenied and
+        StorageFull of the state only for who adds to the repository.
+
+        A state that cannot be had - it is another user's, its disk is full, a daemon holds a damaged one - is a
+        temporary one for whoever only reads mail, who needs nothing that lasts, and may be in a hurry.
+        """
+        with ExitStack() as stack:
+            try:
+                repository = self.open_repository()
+            except (StateDamaged, StorageDenied, StorageFull) as error:
+                if not only_reads or not Path(error.subject).is_relative_to(self.config.state_dir):
+                    raise
+                stack.enter_context(self._temporary_state(error))
+                repository = self.open_repository()
+            yield stack.enter_context(repository)
 
     @contextmanager
-    def _some_state(self) -> Iterator[None]:
-        """Within the block, a state that cannot be had - it is another user's, its disk is full - is a temporary one.
-        Whoever only reads mail needs nothing that lasts, and may be in a hurry."""
-        try:
-            with self.state():
-                pass
-        except (StorageDenied, StorageFull) as error:
-            import tempfile
+    def _temporary_state(self, error: BackupdError) -> Iterator[None]:
+        import tempfile
 
-            config, meters = self.config, len(self._meters)
-            with tempfile.TemporaryDirectory(prefix="backupd-state-") as folder:
-                self.note(f"{error}; going on with a temporary one")
-                self.__dict__["config"] = config.model_copy(update={"state_dir": Path(folder)})
-                try:
-                    yield
-                finally:
-                    self.__dict__["config"] = config
-                    del self._meters[meters:]
-        else:
-            yield
+        config, meters = self.config, len(self._meters)
+        with tempfile.TemporaryDirectory(prefix="backupd-state-") as folder:
+            self.note(f"{error}; going on with a temporary one")
+            self.__dict__["config"] = config.model_copy(update={"state_dir": Path(folder)})
+            try:
+                yield
+            finally:
+                self.__dict__["config"] = config
+                del self._meters[meters:]
 
     def record_requests(self) -> None:
         """Put what buckets were asked for into the state. Only `status` needs it, so no command fails of it."""

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _WIDE = 10_000
-_NARROWEST = 6
+_NARROWEST = 10
+_BETWEEN = 2
 _INTERNALDATE = re.compile(r"\s*(\d{1,2})-([A-Za-z]{3})-(\d{4}) (\d\d:\d\d)")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
@@ -52,7 +53,8 @@ def console(*, error: bool = False) -> Console:
 
 
 class Column:
-    """A column of a table. right: numbers; shrink: the one that gives way when the terminal is narrow."""
+    """A column of a table. right: numbers; shrink: one that gives way when the terminal is narrow. The last one does so
+    by taking more lines, any other is cut."""
 
     def __init__(self, title: str, *, right: bool = False, shrink: bool = False) -> None:
         self.title, self.right, self.shrink = title, right, shrink
@@ -61,8 +63,12 @@ class Column:
 def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], styles: Sequence[str] = ()) -> None:
     """Print a table on standard output. styles: of the rows, in turn; "" for none."""
     shown = console()
+    made = make_table(columns, rows, styles, width=shown.width)
+    # Where it does not fit for all that, the terminal may break its lines: half an id or a date is worth nothing.
+    needed = sum(column.width or 0 for column in made.columns) + _BETWEEN * (len(columns) - 1)
+    shown.width = max(needed, shown.width)
     with shown.capture() as capture:
-        shown.print(make_table(columns, rows, styles, width=shown.width))
+        shown.print(made)
     for each in capture.get().splitlines():
         sys.stdout.write(each.rstrip() + "\n")
 
@@ -75,19 +81,21 @@ def make_table(
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
+    made = Table(box=None, pad_edge=False, padding=(0, _BETWEEN, 0, 0), header_style="bold")
+    for place, column in enumerate(columns, 1):
+        folds = column.shrink and place == len(columns)
         made.add_column(
             Text(column.title),
             justify="right" if column.right else "left",
-            no_wrap=True,
-            overflow="ellipsis",
+            no_wrap=not folds,
+            overflow="fold" if folds else "ellipsis",
         )
     kept = [[clean(cell) for cell in row] for row in rows]
     widest = [
         max([len(column.title), *(cell_len(row[place]) for row in kept)]) for place, column in enumerate(columns)
     ]
-    for place, share in enumerate(_fitted(widest, [column.shrink for column in columns], width - 2 * len(columns) + 2)):
+    room = width - _BETWEEN * (len(columns) - 1)
+    for place, share in enumerate(_fitted(widest, [column.shrink for column in columns], room)):
         made.columns[place].width = share
     for number, row in enumerate(kept):
         made.add_row(*(Text(cell) for cell in row), style=styles[number] if number < len(styles) else "")

@@ -12,6 +12,7 @@ from backupd.operations.doctor import Account, Patient
 from backupd.operations.doctor_pop3 import check_pop3, forewarnings
 from backupd.operations.doctor_server import Address, check_imap
 from backupd.operations.opening import imap_settings, open_pop3, open_source, pop3_settings, probe_bucket
+from backupd.repository import description, names
 
 
 def patient(context: Context) -> Patient:
@@ -31,15 +32,22 @@ def patient(context: Context) -> Patient:
             known = (*known, *forewarnings(f"account {name}", pop3.host, pop3.username, deletes=deletes))
             look = partial(check_pop3, partial(open_pop3, config, name), deletes=deletes)
             accounts[name] = Account(address, look, known)
-    url = config.repository.url
+    url, keyless = config.repository.url, config.repository.keyless
+
+    def count_snapshots() -> int:
+        storage = context.storage()
+        description.describe(storage)
+        return sum(1 for _ in storage.list(names.SNAPSHOTS))
+
     return Patient(
         config_path=context.config_file,
         secret_files=context.secret_files(),
         state_dir=Path(config.state_dir),
         repository_url=url,
-        repository_folder=None if "://" in url else Path(url),
-        probe_bucket=probe_bucket(config),
+        repository_folder=None if "://" in url or keyless else Path(url),
+        probe_bucket=None if keyless else probe_bucket(config),
         open_repository=context.open_repository,
         accounts=accounts,
         notifications=partial(notify.findings, config),
+        count_snapshots=count_snapshots if keyless else None,
     )

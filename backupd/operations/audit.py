@@ -46,7 +46,7 @@ from backupd.operations.events import Observer, Plan, ignore
 from backupd.operations.standing import accepted_losses
 from backupd.operations.state import State
 from backupd.operations.status import Level as Standing
-from backupd.operations.status import of_account
+from backupd.operations.status import of_account, remedy_for
 from backupd.operations.stopping import Stop
 from backupd.repository import mending, names
 from backupd.repository.keys import Role
@@ -249,8 +249,9 @@ class _Audit:
             status = of_account(repository, state, name, objective, now, accepted)
             self._accounts[name] = AuditedAccount(name, len(refs[name]), status)
             for reason in status.reasons:
+                remedy = remedy_for(reason, name)
                 self._findings.append(
-                    Finding(_SEVERITY[status.level], Level.FRESHNESS, name, reason, account=name)
+                    Finding(_SEVERITY[status.level], Level.FRESHNESS, name, reason, remedy, account=name)
                 )
 
     # Servers and drills

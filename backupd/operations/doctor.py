@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from backupd.errors import BackupdError
+from backupd.operations.counting import count
 from backupd.operations.doctor_bucket import check_bucket
 from backupd.operations.doctor_server import Address, Look, Tls, check_account
 from backupd.operations.finding import Finding, of_error
@@ -41,7 +42,8 @@ class Patient(msgspec.Struct, frozen=True):
 
     config_path: the configuration that was read. secret_files: files with secrets that it refers to. repository_folder:
     where the repository is when that is a local folder. probe_bucket: tries what the bucket does, when it is in one.
-    open_repository: opens it with the configured key. notifications: looks at where notifications are sent to.
+    open_repository: opens it with the configured key. count_snapshots: counts them without one, on a host that holds
+    none. notifications: looks at where notifications are sent to.
     """
 
     config_path: Path | None
@@ -53,6 +55,7 @@ class Patient(msgspec.Struct, frozen=True):
     open_repository: Callable[[], Repository]
     accounts: Mapping[str, Account]
     notifications: Callable[[], Iterator[Finding]] = lambda: iter(())
+    count_snapshots: Callable[[], int] | None = None
 
 
 def doctor(
@@ -72,7 +75,7 @@ def doctor(
         yield from check_bucket(patient.repository_url, patient.probe_bucket)
     yield from check_repository(patient)
     yield from patient.notifications()
-    if not patient.accounts:
+    if not patient.accounts and not patient.count_snapshots:
         yield Finding("warning", "accounts", "there are none in the configuration", "add one below accounts:")
     for name, account in patient.accounts.items():
         yield from account.known
@@ -119,13 +122,17 @@ def check_folder(subject: str, folder: Path) -> Iterator[Finding]:
 def check_repository(patient: Patient) -> Iterator[Finding]:
     """The repository can be opened with the configured key, which has a role; its snapshots can be listed."""
     try:
+        if patient.count_snapshots:
+            snapshots = count(patient.count_snapshots(), "snapshot")
+            what = f"{patient.repository_url} is there, {snapshots}; without a key, storage can be audited"
+            yield Finding("ok", "repository", what)
+            return
         with patient.open_repository() as repository:
             role = repository.secrets.role
-            count = len(repository.refs())
+            snapshots = count(len(repository.refs()), "snapshot")
     except BackupdError as error:
         yield of_error("repository", error)
         return
-    snapshots = f"{count:,} snapshot{'' if count == 1 else 's'}"
     yield Finding("ok", "repository", f"{patient.repository_url} opens in the {role.value} role, {snapshots}")
     if role is Role.WRITER:
         yield Finding(

@@ -77,8 +77,9 @@ TO GET MAIL BACK WITH BACKUPD
     backupd restore ACCOUNT@latest imap:ACCOUNT --missing-only
 
 TO GET MAIL BACK WITHOUT BACKUPD
-  tools/read_repository.py is one file that needs only Python and four small
-  packages, and writes every message of every snapshot as an .eml file.
-  docs/format.md describes every byte, so that a reader can be written in any
-  language. Keep both files with this page.
+  tools/read_repository.py is one file that needs only Python, zstandard,
+  cryptography (48 or newer), blake3 and msgspec, and writes every message of
+  every snapshot as an .eml file. docs/format.md describes every byte, so that
+  a reader can be written in any language. Both are in backupd's source: keep
+  them with this page.
 """

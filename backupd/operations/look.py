@@ -311,7 +311,11 @@ def _by_id(repository: Repository, snapshot: Snapshot, prefix: str) -> Found:
     for places in found.values():
         record, pair = places[0]
         return Found(record, pair, [(other.mailbox.name, row.uid) for other, (row, _) in places[1:]])
-    raise UsageError("no message of this id in the snapshot", subject=prefix, remedy="`backupd ls` shows ids")
+    raise UsageError(
+        "no message of this id in the snapshot",
+        subject=prefix,
+        remedy="`backupd ls --json` shows ids; MAILBOX:UID names it, too",
+    )
 
 
 def _text(raw: bytes) -> str:

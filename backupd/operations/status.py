@@ -22,6 +22,7 @@ from backupd.repository.snapshots import Loss, SnapshotRef
 AHEAD = timedelta(minutes=10)
 """Clocks of two machines differ, and go wrong by a little. Times further ahead are of a clock that was wrong."""
 FAILED = "the last run failed: "
+LOSS = "sudden loss: "
 """How the reason begins that an account's last run failed."""
 
 
@@ -138,6 +139,13 @@ def age_of(proved: datetime | None, now: datetime) -> timedelta | None:
     return max(timedelta(), now - proved) if proved and proved - now <= AHEAD else None
 
 
+def remedy_for(reason: str, account: str) -> str:
+    """What to do about a reason that `judge` gave, where that is not plain; empty elsewhere."""
+    if not reason.startswith(LOSS):
+        return ""
+    return f"restore what is missed; then, or if it is meant: backupd hold accept-loss {account}"
+
+
 def judge(
     standing: Standing, age: timedelta | None, objective: timedelta | None, damaged: Sequence[SnapshotRef]
 ) -> tuple[Level, list[str]]:
@@ -153,7 +161,7 @@ def judge(
     elif objective is not None and age > objective:
         critical.append("older than its objective")
     critical += [
-        f"sudden loss: {loss.gone:,} of {count(loss.before, 'message')} gone from {loss.name or 'the account'}, "
+        f"{LOSS}{loss.gone:,} of {count(loss.before, 'message')} gone from {loss.name or 'the account'}, "
         f"snapshot {loss.pinned} still has them"
         for loss in standing.losses
     ]

@@ -259,6 +259,8 @@ def test_a_host_without_a_key_audits_a_bucket(
     assert SECRET_KEY not in result.out
     assert "needs a writer's key" in first(here("audit", "--config", str(keyless), "--level", "metadata"))
     assert here("restore", "alice@latest", "eml:x", "--config", str(keyless)).code == 2
+    examined = here("doctor", "--config", str(keyless))
+    assert (examined.code, "1 snapshot; without a key" in examined.out) == (0, True)
 
     bucket, client = place.split("/")[2], seaweedfs.client()
     (stored,) = client.list_objects_v2(Bucket=bucket, Prefix="mail/packs/")["Contents"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -96,3 +97,11 @@ def test_completion_is_a_script_that_knows_the_commands(run: Run, shell: str) ->
 def test_the_bash_completion_is_valid_bash(run: Run) -> None:
     script = run("completion", "bash").out
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+@pytest.mark.parametrize("words", [["restore"], ["hold", "add"]])
+def test_help_tells_a_commands_own_options_from_those_of_all(here: Run, words: list[str]) -> None:
+    _, own, of_all = re.split(r"─ (?:Options|Options of every command) ─", here(*words, "--help").out)
+    assert "--config" not in own
+    assert "--config" in of_all
+    assert {"restore": "--missing-only", "hold": "--reason"}[words[0]] in own

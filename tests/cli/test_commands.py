@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from backupd.operations.state_files import daemon_lock
 from tests.cli.conftest import Run
 from tests.support.dovecot_account import Account
 from tests.support.mail import Attachment, message
@@ -214,3 +215,14 @@ def test_who_only_reads_needs_no_state_and_who_writes_does(run: Run, backed_up: 
     assert run("backup", "alice").code == 1
     assert state.read_text() == "a folder that cannot be made"
     assert list(Path(tempfile.gettempdir()).glob("backupd-state-*")) == []
+
+
+def test_a_damaged_state_that_a_daemon_holds_is_in_no_readers_way(
+    run: Run, backed_up: list[bytes], tmp_path: Path
+) -> None:
+    (tmp_path / "state" / "state.sqlite").write_bytes(b"no database" * 1000)
+    with daemon_lock(tmp_path / "state"):
+        restored = run("restore", "alice@latest", f"eml:{tmp_path}/out")
+        assert (restored.code, "going on with a temporary one" in restored.err) == (0, True)
+        assert run("backup", "alice").code == 1
+    assert len(list((tmp_path / "out").rglob("*.eml"))) == len(backed_up)

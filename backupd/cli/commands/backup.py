@@ -133,7 +133,8 @@ def _tell(context: Context, name: str, result: BackupReport | BackupdError, *, a
     for loss in result.losses:
         output.remark(
             f"{name}: sudden loss: {loss.gone:,} of {output.count(loss.before, 'message')} are gone from "
-            f"{loss.name or 'the account'}; snapshot {loss.pinned} still has them"
+            f"{loss.name or 'the account'}; snapshot {loss.pinned} still has them (restore what is missed; then, or if "
+            f"it is meant, `backupd hold accept-loss {name}`)"
         )
     for note in result.notes:
         context.note(f"{name}: {note}")

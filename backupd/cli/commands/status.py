@@ -203,8 +203,13 @@ def _remarks(accounts: Sequence[AccountReport]) -> Iterator[str]:
 
 
 def _remarks_on(account: AccountReport) -> Iterator[str]:
+    from backupd.operations.status import remedy_for
+
     live = account.now
-    yield from (reason for reason in account.reasons if reason != live.error)
+    for reason in account.reasons:
+        remedy = remedy_for(reason, account.account)
+        if reason != live.error:
+            yield f"{reason} ({remedy})" if remedy else reason
     if live.failures:
         since = f" in {_since(live.failing_since)}" if live.failing_since and live.failures > 1 else ""
         again = f", next try in {_until(live.next_run)}" if live.next_run and account.doing != "running" else ""
