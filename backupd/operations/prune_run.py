@@ -34,7 +34,6 @@ from backupd.repository.walking import Walked, walk
 
 UNINDEXED: Final = timedelta(days=2)
 """After so long, a pack that no index object tells of is of a run that was killed."""
-
 SMALL_INDEX: Final = 256 << 10
 _NEEDS_SECONDS: Final = 600.0
 _DURABLE_OCTETS: Final = 512 << 20
@@ -121,11 +120,9 @@ class PruneRun:
             survey.need_kinds(list(BlobKind))
         elif survey.unknown:
             survey.need_kinds([BlobKind.PLAIN])
-            unknown = count(survey.unknown, "message does not tell its", "messages do not tell their")
-            found = [f"{unknown} parts; a prune with a reader's key finds them out"]
+            found = [f"{count(survey.unknown, 'message')} of unknown parts; a prune with a reader's key finds them out"]
         if walked.missing:
-            missing = count(walked.missing, "message, part or list", "messages, parts or lists")
-            found.append(f"in no pack is what snapshots need: {missing}")
+            found.append(f"snapshots need {count(walked.missing, 'blob')} (messages, parts, lists) that no pack has")
         return found
 
     def _condemn(self, survey: Survey, erased: Erasures) -> list[str]:
@@ -139,8 +136,7 @@ class PruneRun:
             raise Overtaken("what stood beside erased mail was stored anew", subject=self._storage.url)
         found = ["erasures were made at the same time; `backupd erase --finish` joins them"] if erased.forks() else []
         if stuck:
-            pieces = count(stuck, "needed piece")
-            found.append(f"erased mail shares blocks with {pieces}; `backupd erase --finish` parts them")
+            found.append(f"erased mail lies beside {count(stuck, 'needed blob')}; `backupd erase --finish` parts them")
         return found
 
     # What becomes superfluous

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from backupd.cli.commands.record import _counted
+from backupd.operations.record_listing import EntryLine
 from tests.cli.conftest import Run
 from tests.support.dovecot_account import Account
 from tests.support.mail import message
@@ -46,3 +48,12 @@ def test_a_removal_is_seen_by_whoever_has_a_key_or_an_export(
     assert "a test" in here("record", "list").out
     assert here("record", "accept", "--reason", "again").code == 2
     assert "no export of a signed record" in here("audit", "--record", "config.yaml").err
+
+
+def test_a_prune_is_told_in_its_own_words() -> None:
+    counts = {"removed": 1, "freed": 1500, "marked": 2, "moved": 30_000_000, "into": 1, "record": 4}
+    line = EntryLine("0" * 64, "2026-11-29T12:00:00Z", "prune", [], [], [], [], counts, {}, {}, [], signed=True)
+    assert list(_counted(line)) == [
+        "1 object (1.5 kB) removed", "2 objects superfluous", "30.0 MB moved to 1 new pack",
+        "4 objects of the record joined",
+    ]  # fmt: skip

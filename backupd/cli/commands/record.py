@@ -15,6 +15,8 @@ from backupd.cli.output import Column
 from backupd.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from backupd.operations.record_listing import EntryLine
 
 _SHOWN = 50
@@ -125,6 +127,24 @@ def _what(line: EntryLine) -> str:
             more = f" and {len(some) - _FEW:,} more" if len(some) > _FEW else ""
             parts.append(f"{verb} {shown}{more}")
     parts += [f"{what} {text}" for what, text in line.words.items()]
-    parts += [f"{what} {count:,}" for what, count in line.counts.items()]
+    parts += _counted(line)
     parts += list(line.reasons.values())
     return "; ".join(parts)
+
+
+def _counted(line: EntryLine) -> Iterator[str]:
+    """What was counted: of a prune in its own words."""
+    counts = dict(line.counts)
+    if line.kind == "prune":
+        removed, freed = counts.pop("removed", 0), counts.pop("freed", 0)
+        if removed or freed:
+            yield f"{output.count(removed, 'object')} ({output.size(freed)}) removed"
+        if marked := counts.pop("marked", 0):
+            yield f"{output.count(marked, 'object')} superfluous"
+        moved, into = counts.pop("moved", 0), counts.pop("into", 0)
+        if moved or into:
+            yield f"{output.size(moved)} moved to {output.count(into, 'new pack')}"
+        if joined := counts.pop("record", 0):
+            yield f"{output.count(joined, 'object')} of the record joined"
+    for what, number in counts.items():
+        yield output.count(number, what.removesuffix("s"), what) if what.endswith("s") else f"{what} {number:,}"
