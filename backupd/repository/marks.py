@@ -86,9 +86,8 @@ def since(storage: Storage, known: Iterable[Marked]) -> Since:
     """Look again at marks."""
     before = {each.name: each for each in known}
     infos = {info.name: info for info in storage.list(names.MARKS)}
-    # One that was removed, and made again by somebody who knew nothing of it, is another one.
-    still = [each for name, each in before.items() if name in infos and infos[name].modified == each.stored]
-    fresh = [info for name, info in infos.items() if name not in {each.name for each in still}]
+    still = [each for name, each in before.items() if name in infos]
+    fresh = [info for name, info in infos.items() if name not in before]
     return Since(frozenset(infos), still, list(_readable(storage, fresh)))
 
 
