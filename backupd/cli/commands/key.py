@@ -70,7 +70,8 @@ def add_command(
         key_slots.check_free(repository, name)
         secret = _secret(key_file, passphrase_file)
         key_slots.add(repository, name, Role(role), secret)
-    _done(context, f"key slot {name} of the {role} role is there", name, key_file)
+    use = f"; where it is to be used, write repository.key_file: {key_file}" if key_file else ""
+    _done(context, f"key slot {name} of the {role} role is there{use}", name, key_file)
     return 0
 
 
