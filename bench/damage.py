@@ -223,10 +223,11 @@ def _misplaced(report: AuditReport, harmed: Harm, lost: set[Place]) -> str:
     unread = {each.subject for each in report.findings if each.subject.startswith(names.SNAPSHOTS)}
     expected = {place for place in lost if place[0] not in unread}
     named: set[Place] = set()
+    snapshots = [name for name in harmed.objects if name.startswith(names.SNAPSHOTS)]  # and not their parity
     for each in report.affected:
         if each.restorable or not each.certain:
             continue
-        for name in (name for name in harmed.objects if name.rpartition("/")[2] in each.snapshots):
+        for name in (name for name in snapshots if name.rpartition("/")[2] in each.snapshots):
             for uid in range(each.uid, each.last + 1):
                 # Of a stretch of which no more can be read than its ends, not every UID need be a message.
                 if each.uid == each.last or (name, each.account, each.mailbox, uid) in expected:
