@@ -93,7 +93,7 @@ class _Check:
             self._chain()
             self._compare()
         elif not problems:
-            self._found(Severity.NOTE, self._storage.url, "there is no signed record yet; the next backup begins it")
+            self._found(Severity.NOTE, self._storage.url, "there is no signed record yet; the next command that writes begins it")
         self._against_export()
         return self._findings
 

@@ -170,7 +170,7 @@ def test_a_repository_of_before_there_was_a_record_begins_one_with_what_is_there
     for name in site.log:
         site.storage.delete(name)
     (note,) = site.found()
-    assert (note.severity, note.what) == (Severity.NOTE, "there is no signed record yet; the next backup begins it")
+    assert (note.severity, note.what) == (Severity.NOTE, "there is no signed record yet; the next command that writes begins it")
     state._write("UPDATE record_ledger SET name = ?", [("of another repository",)])
     take()
     assert site.kinds() == ["begin"]
