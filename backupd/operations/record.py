@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from backupd.errors import Damaged, ObjectMissing, StorageDenied, UsageError
-from backupd.operations.record_ledger import Ledger
+from backupd.operations.record_ledger import ACCEPTED, Ledger
 from backupd.operations.state import State
 from backupd.repository import names, record
 from backupd.repository.record import FORMAT, Entry
@@ -130,12 +130,14 @@ def begin(repository: Repository, state: State, now: datetime, apart: Collection
     ledger = Ledger(repository.storage, state, record.signer(repository.secrets))
     if ledger.begun:
         return ledger
-    ledger.learn()
+    unreadable = len(ledger.learn())
     if not ledger.begun:
+        # What is there and cannot be read may have been the record: the new one tells that, and audits tell of each.
+        counts = {"unreadable": unreadable} if unreadable else {}
         there = [name for name in recorded_names(repository.storage) if name not in apart]
         for at in range(0, len(there), MOST_NAMES):
             adds = [(name, b"") for name in there[at : at + MOST_NAMES]]
-            _append(repository, state, ledger, now, "begin", adds, [], [], {}, {}, {}, [], [])
+            _append(repository, state, ledger, now, "begin", adds, [], [], counts, {}, {}, [], [])
     return ledger
 
 
@@ -188,22 +190,23 @@ def accept(repository: Repository, state: State | None, now: datetime, reason: s
     what is there to be there. The record tells that, and the reason. Raises UsageError where they agree."""
     with some_state(state) as known:
         ledger = begin(repository, known, now)
-        ledger.learn()
+        problems = ledger.learn()
         there = set(recorded_names(repository.storage))
         removed = known.record_removed(ledger.number)
         found = Accepted(
             sorted(known.record_missing(ledger.number, there)),
             sorted({name for name, done in removed.items() if done and name in there} | {*ledger.unknown(there)}),
             len(lost := [*known.record_wanted(ledger.number), *(each[0] for each in known.record_lost(ledger.number))]),
+            sorted(each.object for each in problems if not each.accepted),
         )
         if not any(found):
             raise UsageError(
                 "the record and the repository agree", subject=repository.storage.url, remedy="nothing is to be done"
             )
         append(
-            repository, known, now, "accepted",
+            repository, known, now, ACCEPTED,
             adds=[(name, digest) for name in found.there if (digest := _digest(repository, name))],
-            gone=found.gone,
+            gone=found.gone + found.pieces,
             despite=known.record_removals_of(ledger.number, found.there),
             lost=lost,
             reasons={"reason": reason},
@@ -213,11 +216,12 @@ def accept(repository: Repository, state: State | None, now: datetime, reason: s
 
 class Accepted(NamedTuple):
     """gone: names of what is not there, and was expected; there: of what is, and was not. entries: of the record, that
-    are lost."""
+    are lost; pieces: objects of it that cannot be believed."""
 
     gone: list[str]
     there: list[str]
     entries: int
+    pieces: list[str]
 
 
 class Recorder:

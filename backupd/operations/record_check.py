@@ -17,7 +17,7 @@ from backupd.operations.audit_record import CheckRecord
 from backupd.operations.audit_report import AuditReport, Finding, Level, Severity
 from backupd.operations.record import some_state
 from backupd.operations.record_export import Export
-from backupd.operations.record_ledger import Ledger
+from backupd.operations.record_ledger import Ledger, are, entries_of
 from backupd.operations.state import State
 from backupd.repository import names, record
 from backupd.repository.record import Signer
@@ -26,6 +26,7 @@ from backupd.storage.base import Storage
 
 _SHOWN: Final = 20
 _ACCEPT: Final = "once you know why, `backupd record accept` says so"
+_MEND: Final = "`backupd repair` looks for a good one in copies and versions"
 _BRING_BACK: Final = "`backupd repair --removed-since TIME` brings back what copies and versions have"
 
 
@@ -86,8 +87,10 @@ class _Check:
     def run(self, *, deep: bool) -> list[Finding]:
         problems = self._ledger.learn(deep=deep)
         for problem in problems:
-            remedy = "`backupd repair` looks for a good one in copies and versions"
-            self._found(Severity.CRITICAL, problem.object, problem.what, remedy)
+            if problem.accepted:  # the entries that it does not show any more are told apart
+                self._found(Severity.NOTE, problem.object, f"{problem.what}; that was looked into, and accepted")
+            else:
+                self._found(Severity.CRITICAL, problem.object, problem.what, f"{_MEND}; {_ACCEPT}")
         if self._ledger.begun:
             self._chain()
             self._compare()
@@ -104,10 +107,11 @@ class _Check:
         state, number = self._state, self._ledger.number
         if lost := state.record_lost(number):
             _, time, kind = lost[0]
-            what = f"{_entries(len(lost))} that this machine knew {_are(len(lost))} gone, the latest of {time} ({kind})"
+            count = len(lost)
+            what = f"{entries_of(count)} that this machine knew {are(count)} gone, the latest of {time} ({kind})"
             self._found(Severity.CRITICAL, names.LOG, what, f"{_BRING_BACK}; {_ACCEPT}")
         if wanted := state.record_wanted(number):
-            what = f"{_entries(len(wanted))} {_are(len(wanted))} missing, after which others were written"
+            what = f"{entries_of(len(wanted))} {are(len(wanted))} missing, after which others were written"
             self._found(Severity.CRITICAL, names.LOG, what, f"{_BRING_BACK}; {_ACCEPT}")
 
     def _against_export(self) -> None:
@@ -118,12 +122,16 @@ class _Check:
             what = "this repository's record has another key than the export: it is another repository's"
             self._found(Severity.CRITICAL, names.LOG, what, "compare both with your recovery kit")
             return
-        missing = [each for each in exported.heads if not state.record_has(self._ledger.number, bytes.fromhex(each))]
+        vouched = {each: state.record_vouched(self._ledger.number, bytes.fromhex(each)) for each in exported.heads}
+        missing = [each for each, there in vouched.items() if there is False]
+        accepted = sum(there is None for there in vouched.values())
         for each in missing:
             what = f"the entry {each[:16]}, which was the last on {exported.time} by the export, is not in the record"
-            self._found(Severity.CRITICAL, names.LOG, what, _BRING_BACK)
+            self._found(Severity.CRITICAL, names.LOG, what, f"{_BRING_BACK}; {_ACCEPT}")
         if not missing:
-            self._found(Severity.NOTE, names.LOG, f"the record has all that it had at the export of {exported.time}")
+            but = f", but for {entries_of(accepted)} whose loss was accepted" if accepted else ""
+            what = f"the record has all that it had at the export of {exported.time}{but}"
+            self._found(Severity.NOTE, names.LOG, what)
 
     # What is there
 
@@ -170,11 +178,3 @@ class _Check:
         what = "it was forgotten, as the record tells, and is there again: somebody has put it back"
         remedy = "`backupd forget` removes it; or if it is meant to be there, `backupd record accept` says so"
         self._found(Severity.WARNING, name, what, remedy, account)
-
-
-def _entries(count: int) -> str:
-    return f"{count:,} entries of the record" if count > 1 else "an entry of the record"
-
-
-def _are(count: int) -> str:
-    return "are" if count > 1 else "is"

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from backupd.errors import StorageDenied, UsageError
+from backupd.errors import Damaged, StorageDenied, UsageError
 from backupd.operations import hold, record, record_export, record_listing
 from backupd.operations.audit_report import Finding, Level, Severity
 from backupd.operations.copy import copy
@@ -280,6 +280,82 @@ def test_what_is_gone_from_the_record_is_told_until_somebody_accepts_it(site: Si
     for _ in range(3):
         assert site.grave(site.state) == [(Severity.CRITICAL, names.LOG)]
         hold.add(site.repository, "alice", ["alice"], reason="one more entry", state=site.state, now=NOW)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_piece_that_was_cut_is_told_by_each_audit_until_it_is_accepted(site: Site, deep: bool) -> None:
+    assert site.grave(site.state) == []
+    name = site.log[0]
+    site.storage.objects[name] = site.storage.objects[name][:-40]
+
+    def found() -> list[tuple[Severity, str]]:
+        all_found = checker(site.state, {})(site.storage, site.repository, deep=deep) or []
+        return [(each.severity, each.subject) for each in all_found if each.severity is not Severity.NOTE]
+
+    for number in range(3):
+        assert found() == [(Severity.CRITICAL, name), (Severity.CRITICAL, names.LOG)]
+        record.append(site.repository, site.state, NOW, "audit", counts={"n": number})
+    accepted = record.accept(site.repository, site.state, NOW, "the disk was full")
+    assert (accepted.entries, accepted.pieces) == (1, [name])
+    assert found() == site.grave() == []
+    newest = site.log[-1]
+    site.storage.objects[newest] = site.storage.objects[newest][:-1]
+    assert (Severity.CRITICAL, newest) in found(), "what comes afterwards is not accepted with it"
+
+
+def test_a_piece_that_was_mended_is_believed_again(site: Site) -> None:
+    name = site.log[0]
+    good = site.storage.objects[name]
+    site.storage.objects[name] = b""
+    assert len(site.grave(site.state)) == 2
+    site.storage.objects[name] = good
+    assert site.grave(site.state) == []
+
+
+def test_an_entry_that_is_in_another_piece_is_not_lost_with_one(site: Site) -> None:
+    whole = [octets for name in site.log for octets in entries.cut(site.storage.objects[name], name)]
+    name, _ = entries.put(site.storage, whole, NOW)
+    assert site.grave(site.state) == []
+    site.storage.objects[name] = b""
+    assert site.grave(site.state) == [(Severity.CRITICAL, name)]
+
+
+def test_a_record_that_begins_beside_one_that_cannot_be_read_says_so(site: Site, state: State) -> None:
+    for name in site.log:
+        site.storage.objects[name] = b""
+    state._write("UPDATE record_ledger SET name = ?", [("of another repository",)])
+    record.append(site.repository, site.state, NOW, "audit")
+    begun, _ = record_listing.listed(site.repository, {})
+    assert (begun.kind, begun.counts) == ("begin", {"unreadable": 3})
+    assert len(site.grave(site.state)) == 3
+
+
+@pytest.mark.parametrize("harm", ["removed", "another knew", "cut"])
+def test_nothing_is_exported_while_something_is_missing_from_the_record(site: Site, harm: str) -> None:
+    exported = record_listing.exported(site.repository, site.state, NOW)
+    name = site.log[-1] if harm == "removed" else site.log[0]
+    if harm == "cut":
+        site.storage.objects[name] = site.storage.objects[name][:-1]
+    else:
+        site.storage.delete(name)
+    state = None if harm == "another knew" else site.state
+    with pytest.raises(Damaged, match=r"nothing was exported, .*record accept"):
+        record_listing.exported(site.repository, state, NOW)
+    record.accept(site.repository, state, NOW + timedelta(days=400), "a disk died")
+    later = record_listing.exported(site.repository, state, NOW)
+    assert later.heads != exported.heads
+    assert site.grave(state, exported=exported) == site.grave(state, exported=later) == []
+
+
+def test_an_entry_of_an_export_is_missing_when_it_is_gone_although_this_machine_knew_it(site: Site) -> None:
+    exported = record_listing.exported(site.repository, site.state, NOW)
+    site.storage.delete(site.log[-1])
+    told = [each.what for each in site.found(site.state, exported=exported)]
+    assert any("by the export, is not in the record" in what for what in told)
+    assert not any("has all that it had" in what for what in told)
+    record.accept(site.repository, site.state, NOW, "a disk died")
+    (note,) = site.found(site.state, exported=exported)
+    assert note.what.endswith("but for an entry of the record whose loss was accepted")
 
 
 def test_a_host_without_a_key_checks_the_record_by_an_export(site: Site, state: State) -> None:
