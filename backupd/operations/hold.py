@@ -25,7 +25,8 @@ LONGEST_REASON = 2000
 
 
 class HoldLine(msgspec.Struct, frozen=True):
-    """A hold in a list. snapshot: None for all of the account. state: "active", "released" or "expired"."""
+    """A hold in a list. snapshot: None for all of the account. state: "active", "released" or "expired". gone: it is
+    active, and its snapshot is not there."""
 
     id: str
     account: str
@@ -34,6 +35,7 @@ class HoldLine(msgspec.Struct, frozen=True):
     until: str | None
     reason: str
     state: str
+    gone: bool = False
 
 
 class PinLine(msgspec.Struct, frozen=True):
@@ -80,6 +82,8 @@ def add(
     try:
         repository.storage.size(ref.name)
     except ObjectMissing:
+        released = Release(FORMAT, timestamp(now), held.id, "it was forgotten while it was to be held")
+        _store(repository, released, state, now, "release")
         raise UsageError(
             "this snapshot was forgotten while it was to be held", subject=ref.id, remedy="hold another one"
         ) from None
@@ -87,7 +91,10 @@ def add(
 
 
 def _put(repository: Repository, said: Hold, state: State | None, now: datetime) -> Held:
-    return Held(_store(repository, said, state, now, "hold"), said, released=False)
+    identifier, digest = holds.put(repository, said)
+    there = [ref.name for ref in repository.refs(said.account) if said.snapshot in (None, ref.id)]
+    record.held(repository, state, now, "hold", (names.hold(identifier), digest), there)
+    return Held(identifier, said, released=False)
 
 
 def _store(repository: Repository, said: holds.Record, state: State | None, now: datetime, kind: str) -> str:
@@ -124,10 +131,17 @@ def remove(
     return _line(held._replace(released=True), now)
 
 
-def _line(held: Held, now: datetime) -> HoldLine:
+def _is_gone(repository: Repository, held: Held, now: datetime, there: Collection[str]) -> bool:
+    hold = held.hold
+    if hold.snapshot is None or not held.is_active(now):
+        return False
+    return names.snapshot(repository.secrets.account_tag(hold.account), hold.snapshot) not in there
+
+
+def _line(held: Held, now: datetime, *, gone: bool = False) -> HoldLine:
     hold = held.hold
     state = "released" if held.released else "active" if held.is_active(now) else "expired"
-    return HoldLine(held.id, hold.account, hold.snapshot, hold.created, hold.until, hold.reason, state)
+    return HoldLine(held.id, hold.account, hold.snapshot, hold.created, hold.until, hold.reason, state, gone)
 
 
 def listed(
@@ -140,7 +154,8 @@ def listed(
 ) -> HoldList:
     """All that keeps snapshots, of one account or of all. ended: holds that keep nothing any more, too."""
     said = holds.read(repository)
-    lines = [_line(each, now) for each in said.held]
+    there = {ref.name for ref in repository.refs(account)}
+    lines = [_line(each, now, gone=_is_gone(repository, each, now, there)) for each in said.held]
     return HoldList(
         [line for line in lines if account in (None, line.account) and (ended or line.state == "active")],
         _pins(repository, account, said.accepted, state),

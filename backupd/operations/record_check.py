@@ -8,7 +8,7 @@ if this machine or an export has known them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from backupd.errors import StorageDenied
@@ -31,7 +31,8 @@ _BRING_BACK: Final = "`backupd repair --removed-since TIME` brings back what cop
 
 
 def checker(
-    state: State | None, accounts: Mapping[str, object], *, exported: Export | None = None, is_copy: bool = False
+    state: State | None, accounts: Mapping[str, object], *, exported: Export | None = None, is_copy: bool = False,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> CheckRecord:
     """What an audit calls. accounts: by name; damage is told as theirs. is_copy: what is forgotten in the repository
     stays in a copy of it, and is no surprise there."""
@@ -42,7 +43,7 @@ def checker(
         tags = {repository.secrets.account_tag(name): name for name in accounts} if repository else {}
         whose = record.signer(repository.secrets) if repository else exported.signer  # type: ignore[union-attr]
         with some_state(state) as known:
-            return _Check(storage, known, whose, exported, tags, is_copy=is_copy).run(deep=deep)
+            return _Check(storage, known, whose, exported, tags, clock(), is_copy=is_copy).run(repository, deep=deep)
 
     return check
 
@@ -76,15 +77,16 @@ class _Check:
         whose: Signer,
         exported: Export | None,
         tags: Mapping[str, str],
+        now: datetime,
         *,
         is_copy: bool,
     ) -> None:
         self._storage, self._state, self._whose, self._exported = storage, state, whose, exported
-        self._tags, self._is_copy = tags, is_copy
+        self._tags, self._now, self._is_copy = tags, now, is_copy
         self._ledger = Ledger(storage, state, whose)
         self._findings: list[Finding] = []
 
-    def run(self, *, deep: bool) -> list[Finding]:
+    def run(self, repository: Repository | None, *, deep: bool) -> list[Finding]:
         problems = self._ledger.learn(deep=deep)
         for problem in problems:
             if problem.accepted:  # the entries that it does not show any more are told apart
@@ -93,7 +95,7 @@ class _Check:
                 self._found(Severity.CRITICAL, problem.object, problem.what, f"{_MEND}; {_ACCEPT}")
         if self._ledger.begun:
             self._chain()
-            self._compare()
+            self._compare(repository)
         elif not problems:
             self._found(Severity.NOTE, self._storage.url, "there is no signed record yet; the next backup begins it")
         self._against_export()
@@ -135,7 +137,7 @@ class _Check:
 
     # What is there
 
-    def _compare(self) -> None:
+    def _compare(self, repository: Repository | None) -> None:
         there = self._there()
         missing = self._state.record_missing(self._ledger.number, there)
         unknown = self._ledger.unknown(there)
@@ -149,6 +151,10 @@ class _Check:
         self._each(missing, self._missing)
         removed = self._state.record_removed(self._ledger.number)
         self._each(sorted(name for name, gone in removed.items() if gone and name in there), self._back)
+        if repository:
+            held = record_entries.held_and_gone(repository, self._state, self._ledger, self._now, there)
+            self._each([name for name in held if name not in missing], self._held)
+        self._abandoned(there)
         if unknown:
             what = f"{len(unknown):,} snapshots, holds or erasures are there without an entry in the record"
             why = "a machine died before it could write one, or is about to; the account's next backup records them"
@@ -171,6 +177,17 @@ class _Check:
         noun = next((noun for prefix, noun in nouns.items() if name.startswith(prefix)), "snapshot")
         what = f"the record tells of this {noun}, of nobody who removed it, and it is not there"
         self._found(Severity.CRITICAL, name, what, f"{_BRING_BACK}; {_ACCEPT}", account)
+
+    def _held(self, name: str, account: str) -> None:
+        what = "a hold keeps this snapshot, and it is not there: whoever forgot it did not heed the hold"
+        self._found(Severity.CRITICAL, name, what, f"{_BRING_BACK}; {_ACCEPT}", account)
+
+    def _abandoned(self, there: set[str]) -> None:
+        left = record_entries.abandoned(self._state, self._ledger, self._now, there)
+        if left and not self._is_copy:
+            what = f"{len(left):,} snapshots were to be removed and are there: nobody would miss them"
+            why = "a forget died, or a backup may not remove its checkpoints; the next `backupd forget` ends it"
+            self._found(Severity.NOTE, self._storage.url, what, why)
 
     def _back(self, name: str, account: str) -> None:
         if self._is_copy:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
 
-from backupd.errors import Damaged, StorageDenied, UsageError
+from backupd.errors import Damaged, Interrupted, StorageDenied, UsageError
 from backupd.operations import hold, record, record_export, record_listing
 from backupd.operations.audit_report import Finding, Level, Severity
 from backupd.operations.copy import copy
+from backupd.operations.events import Advance
 from backupd.operations.forget import forget, forget_snapshots
 from backupd.operations.prune import prune
 from backupd.operations.record_check import checker
@@ -23,7 +25,7 @@ from backupd.repository import names
 from backupd.repository import record as entries
 from backupd.repository.keys import generate
 from backupd.repository.repository import Repository, unlock
-from backupd.storage.base import ObjectInfo, Storage
+from backupd.storage.base import Buffer, ObjectInfo, Storage
 from tests.operations.conftest import Backup
 from tests.support.mail import message
 from tests.support.memory_storage import MemoryStorage
@@ -229,12 +231,104 @@ def test_a_forget_that_was_interrupted_alarms_nobody_and_is_ended_by_the_next(si
     with pytest.raises(StorageDenied):
         forget(site.repository, LAST, state=site.state, now=NOW)
     assert site.found() == []
+    assert "kept" in site.kinds()
+    record.append(site.repository, site.state, NOW, "forget", going=site.snapshots[:2])
     real(site.snapshots[0])  # as if it had died between the two
     site.storage.delete = real  # type: ignore[method-assign]
     forget(site.repository, LAST, state=site.state, now=NOW)
     assert site.grave() == []
     ledger = site.state.ledger(f"{site.repository.secrets.repository.hex()} {site.storage.url}")
     assert list(site.state.record_removed(ledger).values()) == [True, True]
+
+
+def test_a_snapshot_that_an_interrupted_forget_left_is_missed_when_somebody_removes_it(site: Site) -> None:
+    """It had been announced, and that would be a licence for anybody."""
+    stop = threading.Event()
+
+    def stopping(event: object) -> None:
+        if isinstance(event, Advance):
+            stop.set()
+
+    with pytest.raises(Interrupted):
+        forget(site.repository, LAST, state=site.state, now=NOW, observer=stopping, stop=stop)
+    left, _ = site.snapshots
+    assert site.found() == []
+    assert sorted(site.kinds()) == ["backup"] * 3 + ["forget", "forgotten", "kept"]
+    site.storage.delete(left)
+    assert site.grave() == site.grave(site.state) == [(Severity.CRITICAL, left)]
+    forget(site.repository, LAST, state=site.state, now=NOW + timedelta(days=1))
+    assert site.grave() == [(Severity.CRITICAL, left)], "no later forget covers it"
+    assert record.accept(site.repository, site.state, NOW + timedelta(days=2), "looked into").gone == [left]
+    assert site.grave() == site.grave(site.state) == []
+
+
+def announced_by_one_who_died(site: Site, name: str) -> None:
+    record.append(site.repository, None, NOW, "forget", going=[name])
+
+
+def test_what_a_machine_that_died_had_announced_is_kept_or_ended_by_the_next_forget(site: Site) -> None:
+    first, second, _ = site.snapshots
+    announced_by_one_who_died(site, first)
+    announced_by_one_who_died(site, second)
+    site.storage.delete(first)  # by the machine, before it died, or by anybody: docs/audit.md says so
+    keep = {"alice": Rules(keep_last=9)}
+    forget(site.repository, keep, state=site.state, now=NOW + timedelta(minutes=1))
+    assert "kept" not in site.kinds(), "it may be about to remove it"
+    (note,) = site.found(clock=lambda: NOW + timedelta(days=1))
+    assert (note.severity, "nobody would miss them" in note.what) == (Severity.NOTE, True)
+    forget(site.repository, keep, state=site.state, now=NOW + timedelta(days=1))
+    assert site.kinds().count("kept") == 1
+    before = site.log
+    forget(site.repository, keep, state=site.state, now=NOW + timedelta(days=2))
+    assert site.log == before
+    assert site.found(clock=lambda: NOW + timedelta(days=2)) == []
+    site.storage.delete(second)
+    assert site.grave() == [(Severity.CRITICAL, second)]
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_was_announced_and_is_held_then_is_missed_when_somebody_removes_it(site: Site, whole: bool) -> None:
+    name, kept = site.snapshots[0], site.repository.refs()[0]
+    announced_by_one_who_died(site, name)
+    what = "alice" if whole else kept.id
+    hold.add(site.repository, what, ["alice"], reason="a lawsuit", state=site.state, now=NOW)
+    assert site.found() == []
+    site.storage.delete(name)
+    assert site.grave() == [(Severity.CRITICAL, name)]
+    forget(site.repository, LAST, state=site.state, now=NOW + timedelta(days=1))
+    assert site.grave() == [(Severity.CRITICAL, name)]
+
+
+def test_a_held_snapshot_that_another_machine_forgot_all_the_same_is_told(site: Site) -> None:
+    name, ref = site.snapshots[0], site.repository.refs()[0]
+    held = hold.add(site.repository, ref.id, ["alice"], reason="a lawsuit", state=site.state, now=NOW)
+    record.append(site.repository, None, NOW, "forget", going=[name])
+    site.storage.delete(name)
+    record.ended(site.repository, None, NOW, [name])
+    (found,) = site.found()
+    assert (found.severity, found.subject, found.account) == (Severity.CRITICAL, name, "alice")
+    assert "a hold keeps this snapshot" in found.what
+    (line,) = hold.listed(site.repository, now=NOW).holds
+    assert (line.id, line.state, line.gone) == (held.id, "active", True)
+    assert record.accept(site.repository, site.state, NOW, "it was superfluous").gone == [name]
+    assert site.found() == []
+
+
+def test_a_hold_that_came_too_late_is_released_again(site: Site) -> None:
+    ref = site.repository.refs()[0]
+    real = site.storage.put
+
+    def put(name: str, data: Sequence[Buffer]) -> None:
+        real(name, data)
+        if name.startswith(names.HOLDS):
+            site.storage.delete(ref.name)
+
+    announced_by_one_who_died(site, ref.name)
+    site.storage.put = put  # type: ignore[method-assign]
+    with pytest.raises(UsageError, match="forgotten while it was to be held"):
+        hold.add(site.repository, ref.id, ["alice"], reason="a lawsuit", state=site.state, now=NOW)
+    assert site.grave() == []
+    assert [line.state for line in hold.listed(site.repository, ended=True, now=NOW).holds] == ["released"]
 
 
 def test_a_missing_entry_is_told_by_those_that_come_after(site: Site) -> None:

@@ -69,7 +69,7 @@ def list_command(
         why = f"sudden loss: {'; '.join(pin.what)}"
         rows.append(("tripwire", f"{pin.account} {held}", output.local_time(pin.time)[:16], "", why))
     columns = [Column("ID"), Column("KEEPS"), Column("SINCE"), Column("UNTIL"), Column("WHY", shrink=True)]
-    output.table(columns, rows, ["dim" if line.state != "active" else "" for line in found.holds])
+    output.table(columns, rows, [_style(line) for line in found.holds])
     return 0
 
 
@@ -119,7 +119,13 @@ def _done(context: Context, line: HoldLine, text: str) -> int:
 
 
 def _held(line: HoldLine) -> str:
-    return f"{line.account} {line.snapshot[-8:]}" if line.snapshot else f"{line.account}, all snapshots"
+    if line.snapshot is None:
+        return f"{line.account}, all snapshots"
+    return f"{line.account} {line.snapshot[-8:]}{', which is gone' if line.gone else ''}"
+
+
+def _style(line: HoldLine) -> str:
+    return "red" if line.gone else "dim" if line.state != "active" else ""
 
 
 def _until(line: HoldLine) -> str:
