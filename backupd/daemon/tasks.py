@@ -128,7 +128,8 @@ class Tasks:
         servers, scratch = audit_opening.servers(config), audit_opening.scratch(config, None)
         means = Means(
             self._state, self._clock, open_copies(config), servers, scratch,
-            record_check.checker(self._state, config.accounts), record_check.appender(self._state, self._clock),
+            record_check.checker(self._state, config.accounts, clock=self._clock),
+            record_check.appender(self._state, self._clock),
         )  # fmt: skip
         with self._watched(f"audit {wanted.level}") as observer:
             report = audit(

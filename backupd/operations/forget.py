@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from backupd.errors import Interrupted, ObjectMissing, StorageDenied, UsageError
+from backupd.errors import BackupdError, Interrupted, ObjectMissing, StorageDenied, UsageError
 from backupd.operations import record, retention
 from backupd.operations.events import Advance, Observer, Plan, ignore
 from backupd.operations.facts import Known, known
@@ -166,8 +167,7 @@ class _Forgetting:
         untils = in_order(self._locked_until, going, threads=at_once(self._storage)) if self._storage.locks else ()
         locked = {ref.name: until for ref, until in untils if until}
         doomed = [ref for ref in going if ref.name not in locked]
-        if doomed and not self._dry_run:
-            self._announce(doomed)
+        announced = self._announce(doomed) if doomed and not self._dry_run else []
         gone: list[str] = []
 
         def forget_one(ref: SnapshotRef) -> None:
@@ -178,13 +178,15 @@ class _Forgetting:
                 gone.append(ref.name)
 
         try:
-            for ref, _ in in_order(forget_one, doomed, threads=at_once(self._storage)):
-                self._observer(Advance(self._storage.url, ref.id, 1, 0))
-        finally:
-            if self._state and gone:
-                self._state.forget_facts(self._repository.secrets.repository.hex(), gone)
-        if doomed and not self._dry_run:
-            record.ended(self._repository, self._state, self._now, gone)
+            with closing(in_order(forget_one, doomed, threads=at_once(self._storage))) as removed:
+                for ref, _ in removed:
+                    self._observer(Advance(self._storage.url, ref.id, 1, 0))
+        except BaseException:
+            # However this ends, what stays after all must be missed when it goes.
+            with suppress(BackupdError):
+                self._end(gone, announced)
+            raise
+        self._end(gone, announced)
         if not self._dry_run:
             self._note_locked(set(locked), {ref.name for ref, _ in lines})
         shown = [msgspec.structs.replace(line, locked_until=locked.get(ref.name)) for ref, line in lines]
@@ -199,10 +201,19 @@ class _Forgetting:
             without_rules=without_rules,
         )
 
-    def _announce(self, doomed: Sequence[SnapshotRef]) -> None:
-        """What goes is in the record before it goes."""
+    def _end(self, gone: list[str], announced: list[bytes]) -> None:
+        """What went, and what others who died had announced, is in the record. Theirs also where nothing went now."""
+        if self._dry_run:
+            return
+        if self._state and gone:
+            self._state.forget_facts(self._repository.secrets.repository.hex(), gone)
+        record.ended(self._repository, self._state, self._now, gone, announced)
+
+    def _announce(self, doomed: Sequence[SnapshotRef]) -> list[bytes]:
+        """What goes is in the record before it goes, by these entries."""
+        going = [ref.name for ref in doomed]
         try:
-            record.append(self._repository, self._state, self._now, "forget", going=[ref.name for ref in doomed])
+            return record.append(self._repository, self._state, self._now, "forget", going=going)
         except StorageDenied as error:
             raise StorageDenied(
                 f"nothing was forgotten, for the signed record cannot be added to: {error.what}",

@@ -27,7 +27,8 @@ LONGEST_REASON = 2000
 
 class HoldLine(msgspec.Struct, frozen=True):
     """A hold in a list. snapshot: None for all of the account. state: "active", "released" or "expired". by: who held
-    it; empty where nobody noted it. released, released_by, released_reason: when somebody ended it, who, and why."""
+    it; empty where nobody noted it. released, released_by, released_reason: when somebody ended it, who, and why. gone:
+    it is active, and its snapshot is not there."""
 
     id: str
     account: str
@@ -40,6 +41,7 @@ class HoldLine(msgspec.Struct, frozen=True):
     released: str | None = None
     released_by: str = ""
     released_reason: str = ""
+    gone: bool = False
 
 
 class AcceptanceLine(msgspec.Struct, frozen=True):
@@ -101,6 +103,8 @@ def add(
     try:
         repository.storage.size(ref.name)
     except ObjectMissing:
+        released = Release(FORMAT, timestamp(now), held.id, "it was forgotten while it was to be held")
+        _store(repository, released, state, now, "release")
         raise UsageError(
             "this snapshot was forgotten while it was to be held", subject=ref.id, remedy="hold another one"
         ) from None
@@ -108,7 +112,10 @@ def add(
 
 
 def _put(repository: Repository, said: Hold, state: State | None, now: datetime) -> Held:
-    return Held(_store(repository, said, state, now, "hold"), said, released=False)
+    identifier, digest = holds.put(repository, said)
+    there = [ref.name for ref in repository.refs(said.account) if said.snapshot in (None, ref.id)]
+    record.held(repository, state, now, "hold", (names.hold(identifier), digest), there)
+    return Held(identifier, said, released=False)
 
 
 def _store(repository: Repository, said: holds.Record, state: State | None, now: datetime, kind: str) -> str:
@@ -146,10 +153,19 @@ def remove(
     return _line(held._replace(released=True, release=release), now)
 
 
-def _line(held: Held, now: datetime) -> HoldLine:
+def _is_gone(repository: Repository, held: Held, now: datetime, there: Collection[str]) -> bool:
+    hold = held.hold
+    if hold.snapshot is None or not held.is_active(now):
+        return False
+    return names.snapshot(repository.secrets.account_tag(hold.account), hold.snapshot) not in there
+
+
+def _line(held: Held, now: datetime, *, gone: bool = False) -> HoldLine:
     hold = held.hold
     state = "released" if held.released else "active" if held.is_active(now) else "expired"
-    line = HoldLine(held.id, hold.account, hold.snapshot, hold.created, hold.until, hold.reason, state, hold.by)
+    line = HoldLine(
+        held.id, hold.account, hold.snapshot, hold.created, hold.until, hold.reason, state, hold.by, gone=gone
+    )
     if (release := held.release) is None:
         return line
     return msgspec.structs.replace(
@@ -168,7 +184,8 @@ def listed(
     """All that keeps snapshots, of one account or of all. ended: holds that keep nothing any more, too, and losses that
     were accepted."""
     said = holds.read(repository)
-    lines = [_line(each, now) for each in said.held]
+    there = {ref.name for ref in repository.refs(account)}
+    lines = [_line(each, now, gone=_is_gone(repository, each, now, there)) for each in said.held]
     return HoldList(
         [line for line in lines if account in (None, line.account) and (ended or line.state == "active")],
         _pins(repository, account, said.accepted, state),

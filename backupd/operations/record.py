@@ -10,19 +10,23 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from backupd.errors import Damaged, ObjectMissing, StorageDenied, UsageError
-from backupd.operations.record_ledger import Ledger
+from backupd.operations.record_ledger import ACCEPTED, Ledger
 from backupd.operations.state import State
-from backupd.repository import names, record
+from backupd.repository import holds, names, record
+from backupd.repository.holds import Held
 from backupd.repository.record import FORMAT, Entry
 from backupd.repository.repository import Repository
 from backupd.repository.snapshots import SnapshotRef, timestamp
 from backupd.storage.base import Storage
+
+UNDER_WAY: Final = timedelta(hours=1)
+"""How long whoever said what is to be removed may be about to do it. Who died before is not waited for any longer."""
 
 MOST_NAMES: Final = 5_000
 """In one entry; what is about more takes several."""
@@ -57,8 +61,8 @@ def append(
     reasons: Mapping[str, str] | None = None,
     despite: Sequence[bytes] = (),
     lost: Sequence[bytes] = (),
-) -> None:
-    """Append to the repository's record.
+) -> list[bytes]:
+    """Append to the repository's record; the ids of the entries.
 
     Args:
         state: knows what comes before; None: all of the record is read for it.
@@ -74,17 +78,17 @@ def append(
     with some_state(state) as known:
         ledger = begin(repository, known, now, {name for name, _ in adds})
         added, leaving, left = iter(adds), iter(going), iter(gone)
-        first = True
+        written: list[bytes] = []
         while True:
             some = list(islice(added, MOST_NAMES))
             of_going, of_gone = list(islice(leaving, MOST_NAMES)), list(islice(left, MOST_NAMES))
-            if not (first or some or of_going or of_gone):
-                return
-            _append(
+            if written and not (some or of_going or of_gone):
+                return written
+            first = not written
+            written.append(_append(
                 repository, known, ledger, now, kind, some, of_going, of_gone, dict(counts or {}) if first else {},
                 dict(words or {}), dict(reasons or {}) if first else {}, list(despite), list(lost) if first else [],
-            )  # fmt: skip
-            first = False
+            ))  # fmt: skip
 
 
 def _append(
@@ -101,7 +105,7 @@ def _append(
     reasons: dict[str, str],
     despite: list[bytes],
     lost: list[bytes],
-) -> None:
+) -> bytes:
     secrets = repository.secrets
     entry = Entry(
         format=FORMAT,
@@ -122,6 +126,7 @@ def _append(
     signed = record.sign(entry, secrets)
     name, size = record.put(repository.storage, [signed.octets], now)
     ledger.append(entry, signed, name, size)
+    return signed.id
 
 
 def begin(repository: Repository, state: State, now: datetime, apart: Collection[str] = ()) -> Ledger:
@@ -130,12 +135,14 @@ def begin(repository: Repository, state: State, now: datetime, apart: Collection
     ledger = Ledger(repository.storage, state, record.signer(repository.secrets))
     if ledger.begun:
         return ledger
-    ledger.learn()
+    unreadable = len(ledger.learn())
     if not ledger.begun:
+        # What is there and cannot be read may have been the record: the new one tells that, and audits tell of each.
+        counts = {"unreadable": unreadable} if unreadable else {}
         there = [name for name in recorded_names(repository.storage) if name not in apart]
         for at in range(0, len(there), MOST_NAMES):
             adds = [(name, b"") for name in there[at : at + MOST_NAMES]]
-            _append(repository, state, ledger, now, "begin", adds, [], [], {}, {}, {}, [], [])
+            _append(repository, state, ledger, now, "begin", adds, [], [], counts, {}, {}, [], [])
     return ledger
 
 
@@ -153,15 +160,78 @@ def recorded_names(storage: Storage) -> Iterator[str]:
             yield info.name
 
 
-def ended(repository: Repository, state: State | None, now: datetime, gone: Sequence[str]) -> None:
-    """Record that these are gone, and whatever else was about to be removed and is not there any more."""
+def ended(
+    repository: Repository,
+    state: State | None,
+    now: datetime,
+    gone: Sequence[str],
+    announced: Collection[bytes] = (),
+) -> None:
+    """Record that these are gone, and what came of whatever else was to be removed: what is not there is gone, too; and
+    what is there stays, so that it is missed if somebody removes it.
+
+    announced: by which entries the caller said what was to go. What others said is theirs for as long as they may be
+    about to do it.
+    """
     with some_state(state) as known:
         ledger = Ledger(repository.storage, known, record.signer(repository.secrets))
         ledger.learn()
-        waiting = {name for name, done in known.record_removed(ledger.number).items() if not done}
-        if waiting - set(gone):
-            waiting -= set(recorded_names(repository.storage))
-        append(repository, known, now, "forgotten", gone=sorted(waiting | set(gone)))
+        waiting = known.record_waiting(ledger.number)
+        there = set(recorded_names(repository.storage)) if waiting.keys() - set(gone) else set[str]()
+        if left := sorted((waiting.keys() - there) | set(gone)):
+            append(repository, known, now, "forgotten", gone=left)
+        over = {
+            name: [entry for entry, time in said.items() if entry in announced or not _is_under_way(time, now)]
+            for name, said in waiting.items() if name in there
+        }  # fmt: skip
+        if stay := sorted(name for name, said in over.items() if said):
+            despite = sorted({entry for name in stay for entry in over[name]})
+            append(repository, known, now, "kept", adds=[(name, b"") for name in stay], despite=despite)
+
+
+def _is_under_way(time: str, now: datetime) -> bool:
+    """Whether whoever said at this time what goes may be about to remove it. Their clock may be another."""
+    return abs(now - datetime.fromisoformat(time)) <= UNDER_WAY
+
+
+def abandoned(known: State, ledger: Ledger, now: datetime, there: Collection[str]) -> list[str]:
+    """Names of what was to be removed and is there, and of nobody who would still be about to remove it."""
+    waiting = known.record_waiting(ledger.number).items()
+    return sorted(
+        name for name, said in waiting if name in there and not any(_is_under_way(time, now) for time in said.values())
+    )
+
+
+def held(
+    repository: Repository, state: State | None, now: datetime, kind: str, hold: Added, names_of: Collection[str]
+) -> None:
+    """Record a hold. names_of: snapshots that are there, which it is about: those that an earlier forget said were to
+    go, and left, stay from now on, so that they are missed if somebody removes them."""
+    with some_state(state) as known:
+        ledger = begin(repository, known, now, {hold[0]})
+        ledger.learn()
+        stay = sorted(known.record_waiting(ledger.number).keys() & set(names_of))
+        despite = known.record_removals_of(ledger.number, stay)
+        append(repository, known, now, kind, adds=[hold, *((name, b"") for name in stay)], despite=despite)
+
+
+def held_and_gone(
+    repository: Repository, known: State, ledger: Ledger, now: datetime, there: Collection[str]
+) -> dict[str, Held]:
+    """Snapshots that are held, by name, and are not there, whatever else the record tells, unless somebody has accepted
+    that."""
+    try:
+        active = holds.read(repository).active(now)
+    except Damaged:  # an audit tells of it
+        return {}
+    accepted = known.record_gone_by(ledger.number, ACCEPTED)
+    named = ((repository.secrets.account_tag(each.hold.account), each) for each in active)
+    wanted = {names.snapshot(tag, each.hold.snapshot): each for tag, each in named if each.hold.snapshot}
+    # One that is newer than the listing may be held by now.
+    return {
+        name: each for name, each in wanted.items()
+        if name not in there and name not in accepted and not _digest(repository, name)
+    }  # fmt: skip
 
 
 def brought_back(repository: Repository, state: State | None, now: datetime, kind: str, back: Sequence[str]) -> None:
@@ -188,22 +258,24 @@ def accept(repository: Repository, state: State | None, now: datetime, reason: s
     what is there to be there. The record tells that, and the reason. Raises UsageError where they agree."""
     with some_state(state) as known:
         ledger = begin(repository, known, now)
-        ledger.learn()
+        problems = ledger.learn()
         there = set(recorded_names(repository.storage))
+        missing = {*known.record_missing(ledger.number, there)}
         removed = known.record_removed(ledger.number)
         found = Accepted(
-            sorted(known.record_missing(ledger.number, there)),
+            sorted(missing.union(held_and_gone(repository, known, ledger, now, there))),
             sorted({name for name, done in removed.items() if done and name in there} | {*ledger.unknown(there)}),
             len(lost := [*known.record_wanted(ledger.number), *(each[0] for each in known.record_lost(ledger.number))]),
+            sorted(each.object for each in problems if not each.accepted),
         )
         if not any(found):
             raise UsageError(
                 "the record and the repository agree", subject=repository.storage.url, remedy="nothing is to be done"
             )
         append(
-            repository, known, now, "accepted",
+            repository, known, now, ACCEPTED,
             adds=[(name, digest) for name in found.there if (digest := _digest(repository, name))],
-            gone=found.gone,
+            gone=found.gone + found.pieces,
             despite=known.record_removals_of(ledger.number, found.there),
             lost=lost,
             reasons={"reason": reason},
@@ -213,11 +285,12 @@ def accept(repository: Repository, state: State | None, now: datetime, reason: s
 
 class Accepted(NamedTuple):
     """gone: names of what is not there, and was expected; there: of what is, and was not. entries: of the record, that
-    are lost."""
+    are lost; pieces: objects of it that cannot be believed."""
 
     gone: list[str]
     there: list[str]
     entries: int
+    pieces: list[str]
 
 
 class Recorder:

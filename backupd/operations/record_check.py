@@ -8,7 +8,7 @@ if this machine or an export has known them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from backupd.errors import StorageDenied
@@ -18,7 +18,7 @@ from backupd.operations.audit_report import AuditReport, Finding, Level, Severit
 from backupd.operations.counting import count
 from backupd.operations.record import some_state
 from backupd.operations.record_export import Export
-from backupd.operations.record_ledger import Ledger
+from backupd.operations.record_ledger import Ledger, are, entries_of
 from backupd.operations.state import State
 from backupd.repository import names, record
 from backupd.repository.record import Signer
@@ -27,11 +27,13 @@ from backupd.storage.base import Storage
 
 _SHOWN: Final = 20
 _ACCEPT: Final = "once you know why, `backupd record accept` says so"
+_MEND: Final = "`backupd repair` looks for a good one in copies and versions"
 _BRING_BACK: Final = "`backupd repair --removed-since TIME` brings back what copies and versions have"
 
 
 def checker(
-    state: State | None, accounts: Mapping[str, object], *, exported: Export | None = None, is_copy: bool = False
+    state: State | None, accounts: Mapping[str, object], *, exported: Export | None = None, is_copy: bool = False,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> CheckRecord:
     """What an audit calls. accounts: by name; damage is told as theirs. is_copy: what is forgotten in the repository
     stays in a copy of it, and is no surprise there."""
@@ -42,7 +44,7 @@ def checker(
         tags = {repository.secrets.account_tag(name): name for name in accounts} if repository else {}
         whose = record.signer(repository.secrets) if repository else exported.signer  # type: ignore[union-attr]
         with some_state(state) as known:
-            return _Check(storage, known, whose, exported, tags, is_copy=is_copy).run(deep=deep)
+            return _Check(storage, known, whose, exported, tags, clock(), is_copy=is_copy).run(repository, deep=deep)
 
     return check
 
@@ -76,24 +78,27 @@ class _Check:
         whose: Signer,
         exported: Export | None,
         tags: Mapping[str, str],
+        now: datetime,
         *,
         is_copy: bool,
     ) -> None:
         self._storage, self._state, self._whose, self._exported = storage, state, whose, exported
-        self._tags, self._is_copy = tags, is_copy
+        self._tags, self._now, self._is_copy = tags, now, is_copy
         self._ledger = Ledger(storage, state, whose)
         self._findings: list[Finding] = []
 
-    def run(self, *, deep: bool) -> list[Finding]:
+    def run(self, repository: Repository | None, *, deep: bool) -> list[Finding]:
         problems = self._ledger.learn(deep=deep)
         for problem in problems:
-            remedy = "`backupd repair` looks for a good one in copies and versions"
-            self._found(Severity.CRITICAL, problem.object, problem.what, remedy)
+            if problem.accepted:  # the entries that it does not show any more are told apart
+                self._found(Severity.NOTE, problem.object, f"{problem.what}; that was looked into, and accepted")
+            else:
+                self._found(Severity.CRITICAL, problem.object, problem.what, f"{_MEND}; {_ACCEPT}")
         if self._ledger.begun:
             self._chain()
-            self._compare()
+            self._compare(repository)
         elif not problems:
-            self._found(Severity.NOTE, self._storage.url, "there is no signed record yet; the next command that writes begins it")
+            self._found(Severity.NOTE, self._storage.url, "there is no signed record yet; what writes next begins it")
         self._against_export()
         return self._findings
 
@@ -105,10 +110,11 @@ class _Check:
         state, number = self._state, self._ledger.number
         if lost := state.record_lost(number):
             _, time, kind = lost[0]
-            what = f"{_entries(len(lost))} that this machine knew {_are(len(lost))} gone, the latest of {time} ({kind})"
+            count = len(lost)
+            what = f"{entries_of(count)} that this machine knew {are(count)} gone, the latest of {time} ({kind})"
             self._found(Severity.CRITICAL, names.LOG, what, f"{_BRING_BACK}; {_ACCEPT}")
         if wanted := state.record_wanted(number):
-            what = f"{_entries(len(wanted))} {_are(len(wanted))} missing, after which others were written"
+            what = f"{entries_of(len(wanted))} {are(len(wanted))} missing, after which others were written"
             self._found(Severity.CRITICAL, names.LOG, what, f"{_BRING_BACK}; {_ACCEPT}")
 
     def _against_export(self) -> None:
@@ -119,16 +125,20 @@ class _Check:
             what = "this repository's record has another key than the export: it is another repository's"
             self._found(Severity.CRITICAL, names.LOG, what, "compare both with your recovery kit")
             return
-        missing = [each for each in exported.heads if not state.record_has(self._ledger.number, bytes.fromhex(each))]
+        vouched = {each: state.record_vouched(self._ledger.number, bytes.fromhex(each)) for each in exported.heads}
+        missing = [each for each, there in vouched.items() if there is False]
+        accepted = sum(there is None for there in vouched.values())
         for each in missing:
             what = f"the entry {each[:16]}, which was the last on {exported.time} by the export, is not in the record"
-            self._found(Severity.CRITICAL, names.LOG, what, _BRING_BACK)
+            self._found(Severity.CRITICAL, names.LOG, what, f"{_BRING_BACK}; {_ACCEPT}")
         if not missing:
-            self._found(Severity.NOTE, names.LOG, f"the record has all that it had at the export of {exported.time}")
+            but = f", but for {entries_of(accepted)} whose loss was accepted" if accepted else ""
+            what = f"the record has all that it had at the export of {exported.time}{but}"
+            self._found(Severity.NOTE, names.LOG, what)
 
     # What is there
 
-    def _compare(self) -> None:
+    def _compare(self, repository: Repository | None) -> None:
         there = self._there()
         missing = self._state.record_missing(self._ledger.number, there)
         unknown = self._ledger.unknown(there)
@@ -142,6 +152,10 @@ class _Check:
         self._each(missing, self._missing)
         removed = self._state.record_removed(self._ledger.number)
         self._each(sorted(name for name, gone in removed.items() if gone and name in there), self._back)
+        if repository:
+            held = record_entries.held_and_gone(repository, self._state, self._ledger, self._now, there)
+            self._each([name for name in held if name not in missing], self._held)
+        self._abandoned(there)
         if unknown:
             objects = count(len(unknown), "snapshot, hold or erasure is", "snapshots, holds and erasures are")
             what = f"{objects} there without an entry in the record"
@@ -166,17 +180,20 @@ class _Check:
         what = f"the record tells of this {noun}, of nobody who removed it, and it is not there"
         self._found(Severity.CRITICAL, name, what, f"{_BRING_BACK}; {_ACCEPT}", account)
 
+    def _held(self, name: str, account: str) -> None:
+        what = "a hold keeps this snapshot, and it is not there: whoever forgot it did not heed the hold"
+        self._found(Severity.CRITICAL, name, what, f"{_BRING_BACK}; {_ACCEPT}", account)
+
+    def _abandoned(self, there: set[str]) -> None:
+        left = record_entries.abandoned(self._state, self._ledger, self._now, there)
+        if left and not self._is_copy:
+            what = f"{len(left):,} snapshots were to be removed and are there: nobody would miss them"
+            why = "a forget died, or a backup may not remove its checkpoints; the next `backupd forget` ends it"
+            self._found(Severity.NOTE, self._storage.url, what, why)
+
     def _back(self, name: str, account: str) -> None:
         if self._is_copy:
             return
         what = "it was forgotten, as the record tells, and is there again: somebody has put it back"
         remedy = "`backupd forget` removes it; or if it is meant to be there, `backupd record accept` says so"
         self._found(Severity.WARNING, name, what, remedy, account)
-
-
-def _entries(count: int) -> str:
-    return f"{count:,} entries of the record" if count > 1 else "an entry of the record"
-
-
-def _are(count: int) -> str:
-    return "are" if count > 1 else "is"

@@ -3,8 +3,8 @@ before. The state remembers it; what is known already is not read again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
 
 from backupd.errors import Damaged, ObjectMissing
 from backupd.operations.state import State
@@ -13,16 +13,22 @@ from backupd.repository.record import Entry, Signed, Signer
 from backupd.storage.base import Storage
 from backupd.storage.parallel import in_order
 
+ACCEPTED: Final = "accepted"
+"""The kind of an entry by which somebody says that what was found has been looked into."""
+
 _THREADS = 8
 _FEW = 4
 _LOOKS = 3
+_NO_SIZE = -1
+"""Of an object that cannot be believed: no size is remembered that a listing might agree with, so it is read again."""
 
 
 class Problem(NamedTuple):
-    """An object of the record that is not what it should be."""
+    """An object of the record that is not what it should be. accepted: somebody has looked into that."""
 
     object: str
     what: str
+    accepted: bool = False
 
 
 class Ledger:
@@ -38,7 +44,7 @@ class Ledger:
         return self._state.record_known(self.number)
 
     def learn(self, *, deep: bool = False) -> list[Problem]:
-        """Read what is new; deep: all of it. What cannot be believed.
+        """Read what is new, and what could not be believed before; deep: all of it. What cannot be believed now.
 
         What others merge meanwhile is looked at anew, so that nothing is missed that is there."""
         problems, settled = self._look(deep=deep)
@@ -62,11 +68,13 @@ class Ledger:
             entries, what = self._entries(name, data)
             if what:
                 problems.append(Problem(name, what))
-            self._state.record_learn(self.number, name, there[name], ((each.id, each.entry) for each in entries))
+            size = _NO_SIZE if what else there[name]
+            self._state.record_learn(self.number, name, size, ((each.id, each.entry) for each in entries))
         if gone := known.keys() - there.keys():
             self._state.record_gone(self.number, gone)
         settled = settled and not self._state.record_wanted(self.number) and not self._state.record_lost(self.number)
-        return problems, settled
+        accepted = self._state.record_gone_by(self.number, ACCEPTED) if problems else set[str]()
+        return [each._replace(accepted=each.object in accepted) for each in problems], settled
 
     def _read(self, wanted: list[str]) -> Iterator[tuple[str, bytes | None]]:
         if len(wanted) < _FEW:
@@ -93,6 +101,20 @@ class Ledger:
             return found, error.what
         return found, ""
 
+    def doubts(self, problems: Sequence[Problem]) -> list[str]:
+        """Why this may not be all of the record, in words. problems: what was learned last. What was accepted is no
+        reason."""
+        lost, wanted = len(self._state.record_lost(self.number)), len(self._state.record_wanted(self.number))
+        unread = sum(not each.accepted for each in problems)
+        found = []
+        if lost:
+            found.append(f"{entries_of(lost)} that this machine knew {are(lost)} gone")
+        if wanted:
+            found.append(f"{entries_of(wanted)} {are(wanted)} missing, after which others were written")
+        if unread:
+            found.append(f"{unread:,} pieces of it cannot be read" if unread > 1 else "a piece of it cannot be read")
+        return found
+
     def append(self, entry: Entry, signed: Signed, name: str, size: int) -> None:
         """This machine has stored an entry."""
         self._state.record_learn(self.number, name, size, [(signed.id, entry)])
@@ -100,3 +122,13 @@ class Ledger:
     def unknown(self, wanted: Iterable[str]) -> list[str]:
         """Those of these names of which no entry tells."""
         return self._state.record_unknown(self.number, sorted(wanted))
+
+
+def entries_of(count: int) -> str:
+    """So many entries, in words."""
+    return f"{count:,} entries of the record" if count > 1 else "an entry of the record"
+
+
+def are(count: int) -> str:
+    """The verb that fits."""
+    return "are" if count > 1 else "is"

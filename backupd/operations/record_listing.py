@@ -114,10 +114,19 @@ def _accounts(entry: Entry, tags: Mapping[str, str]) -> list[str]:
 
 
 def exported(repository: Repository, state: State | None, now: datetime) -> Export:
-    """The public key, and the last entries, after all that is there by now was read."""
+    """The public key, and the last entries, after all that is there by now was read.
+
+    Raises Damaged while the record is not whole: whatever is compared with an export of now would agree with the loss.
+    """
     with some_state(state) as known:
         ledger = begin(repository, known, now)
-        ledger.learn()
+        if doubts := ledger.doubts(ledger.learn()):
+            raise Damaged(
+                f"nothing was exported, for an export of now would hide a loss: {'; '.join(doubts)}",
+                subject=names.LOG,
+                remedy="`backupd audit` tells more, and `backupd repair` may bring it back; once you know why,"
+                " `backupd record accept` says so",
+            )
         whose = record.signer(repository.secrets)
         heads = sorted(head.hex() for head in known.record_heads(ledger.number))
         return Export(1, whose.repository.hex(), whose.key.hex(), heads, timestamp(now))

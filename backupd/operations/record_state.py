@@ -47,6 +47,15 @@ _MISSING = (
 _REMOVED = (
     f"SELECT name, max(done) FROM record_removed r WHERE ledger = ?1 AND {_NOT_BACK} GROUP BY name"  # noqa: S608
 )
+_LIVE = (
+    "SELECT r.name, r.entry, e.time FROM record_removed r JOIN record_entry e"  # noqa: S608
+    f" ON e.ledger = r.ledger AND e.id = r.entry WHERE r.ledger = ?1 AND {_NOT_BACK}"
+)
+_WAITING = (
+    f"{_LIVE} AND done = 0 AND r.name NOT IN"  # noqa: S608
+    f" (SELECT name FROM record_removed r WHERE ledger = ?1 AND done = 1 AND {_NOT_BACK})"
+)
+_GONE_BY = f"SELECT name FROM ({_LIVE} AND done = 1 AND e.kind = ?2)"  # noqa: S608
 _UNACCEPTED = "id NOT IN (SELECT id FROM record_accepted WHERE ledger = ?1)"
 
 
@@ -68,7 +77,7 @@ class RecordState(ABC):
         return self.ledger(name)
 
     def record_learn(self, ledger: int, name: str, size: int, entries: Iterable[tuple[bytes, Entry]]) -> None:
-        """An object of the record holds these entries."""
+        """An object of the record holds these entries, and no others: what it held before may be in others."""
         with self._transaction() as database:
             database.execute(
                 "INSERT INTO record_object VALUES (NULL, ?, ?, ?) ON CONFLICT DO UPDATE SET size = excluded.size",
@@ -77,6 +86,7 @@ class RecordState(ABC):
             (number,) = database.execute(
                 "SELECT number FROM record_object WHERE ledger = ? AND name = ?", (ledger, name)
             ).fetchone()
+            database.execute("UPDATE record_entry SET object = 0 WHERE object = ?", (number,))
             for key, entry in entries:
                 _learn(database, ledger, number, key, entry)
 
@@ -104,6 +114,13 @@ class RecordState(ABC):
     def record_has(self, ledger: int, key: bytes) -> bool:
         """Whether this entry was ever seen."""
         return bool(self._read("SELECT 1 FROM record_entry WHERE ledger = ? AND id = ?", ledger, key))
+
+    def record_vouched(self, ledger: int, key: bytes) -> bool | None:
+        """Whether this entry is in an object that is there; None if it is not, and somebody has accepted that."""
+        there = "SELECT 1 FROM record_entry e JOIN record_object o ON o.number = e.object WHERE e.ledger = ? AND id = ?"
+        if self._read(there, ledger, key):
+            return True
+        return None if self._read("SELECT 1 FROM record_accepted WHERE ledger = ? AND id = ?", ledger, key) else False
 
     def record_known(self, ledger: int) -> bool:
         """Whether any entry was ever seen."""
@@ -137,6 +154,18 @@ class RecordState(ABC):
     def record_removed(self, ledger: int) -> dict[str, bool]:
         """Names of what was removed, and whether it is known to have been gone."""
         return {str(name): bool(done) for name, done in self._read(_REMOVED, ledger)}
+
+    def record_waiting(self, ledger: int) -> dict[str, dict[bytes, str]]:
+        """Names of what was to be removed and is not known to be gone, each with the entries that say so and their
+        times."""
+        found: dict[str, dict[bytes, str]] = {}
+        for name, entry, time in self._read(_WAITING, ledger):
+            found.setdefault(str(name), {})[_octets(entry)] = str(time)
+        return found
+
+    def record_gone_by(self, ledger: int, kind: str) -> set[str]:
+        """Names of what an entry of this kind says is gone."""
+        return {str(name) for (name,) in self._read(_GONE_BY, ledger, kind)}
 
     def record_removals_of(self, ledger: int, names: Collection[str]) -> list[bytes]:
         """Ids of the entries by which these were removed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, TypeVar
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def in_order(work: Callable[[T], R], things: Iterable[T], *, threads: int) -> Iterator[tuple[T, R]]:
+def in_order(work: Callable[[T], R], things: Iterable[T], *, threads: int) -> Generator[tuple[T, R], None, None]:
     """Each thing with what came of it, in the order of the things, which are taken as threads become free.
 
     What the work raises is raised here, and no more of it is begun. So it is when the caller goes on no further. With

@@ -47,6 +47,20 @@ def test_a_removal_is_seen_by_whoever_has_a_key_or_an_export(
     assert here("audit", "alice").code == 0
     assert "a test" in here("record", "list").out
     assert here("record", "accept", "--reason", "again").code == 2
+
+    piece = min((tmp_path / "repository/log").iterdir())
+    piece.chmod(0o600)
+    piece.write_bytes(piece.read_bytes()[:-1])
+    refused = here("record", "export", "later.txt")
+    assert (refused.code, (tmp_path / "later.txt").exists()) == (1, False)
+    assert "nothing was exported" in refused.err
+    assert "backupd record accept" in refused.err
+    for _ in range(2):
+        found = here("audit", "alice", "--level", "metadata")
+        assert (found.code, f"log/{piece.name}" in found.out) == (2, True)
+    assert f"accepted: log/{piece.name} cannot be read" in here("record", "accept", "--reason", "a bad disk").out
+    assert here("record", "export", "later.txt").code == 0
+    assert here("audit", "alice", "--level", "metadata").code == 0
     assert "no export of a signed record" in here("audit", "--record", "config.yaml").err
 
 

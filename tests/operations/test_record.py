@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
 
-from backupd.errors import StorageDenied, UsageError
+from backupd.errors import Damaged, Interrupted, StorageDenied, UsageError
 from backupd.operations import hold, record, record_export, record_listing
 from backupd.operations.audit_report import Finding, Level, Severity
 from backupd.operations.copy import copy
+from backupd.operations.events import Advance
 from backupd.operations.forget import forget, forget_snapshots
 from backupd.operations.prune import prune
 from backupd.operations.record_check import checker
@@ -23,7 +25,7 @@ from backupd.repository import names
 from backupd.repository import record as entries
 from backupd.repository.keys import generate
 from backupd.repository.repository import Repository, unlock
-from backupd.storage.base import ObjectInfo, Storage
+from backupd.storage.base import Buffer, ObjectInfo, Storage
 from tests.operations.conftest import Backup
 from tests.support.mail import message
 from tests.support.memory_storage import MemoryStorage
@@ -170,7 +172,7 @@ def test_a_repository_of_before_there_was_a_record_begins_one_with_what_is_there
     for name in site.log:
         site.storage.delete(name)
     (note,) = site.found()
-    assert (note.severity, note.what) == (Severity.NOTE, "there is no signed record yet; the next command that writes begins it")
+    assert (note.severity, note.what) == (Severity.NOTE, "there is no signed record yet; what writes next begins it")
     state._write("UPDATE record_ledger SET name = ?", [("of another repository",)])
     take()
     assert site.kinds() == ["begin"]
@@ -229,12 +231,104 @@ def test_a_forget_that_was_interrupted_alarms_nobody_and_is_ended_by_the_next(si
     with pytest.raises(StorageDenied):
         forget(site.repository, LAST, state=site.state, now=NOW)
     assert site.found() == []
+    assert "kept" in site.kinds()
+    record.append(site.repository, site.state, NOW, "forget", going=site.snapshots[:2])
     real(site.snapshots[0])  # as if it had died between the two
     site.storage.delete = real  # type: ignore[method-assign]
     forget(site.repository, LAST, state=site.state, now=NOW)
     assert site.grave() == []
     ledger = site.state.ledger(f"{site.repository.secrets.repository.hex()} {site.storage.url}")
     assert list(site.state.record_removed(ledger).values()) == [True, True]
+
+
+def test_a_snapshot_that_an_interrupted_forget_left_is_missed_when_somebody_removes_it(site: Site) -> None:
+    """It had been announced, and that would be a licence for anybody."""
+    stop = threading.Event()
+
+    def stopping(event: object) -> None:
+        if isinstance(event, Advance):
+            stop.set()
+
+    with pytest.raises(Interrupted):
+        forget(site.repository, LAST, state=site.state, now=NOW, observer=stopping, stop=stop)
+    left, _ = site.snapshots
+    assert site.found() == []
+    assert sorted(site.kinds()) == ["backup"] * 3 + ["forget", "forgotten", "kept"]
+    site.storage.delete(left)
+    assert site.grave() == site.grave(site.state) == [(Severity.CRITICAL, left)]
+    forget(site.repository, LAST, state=site.state, now=NOW + timedelta(days=1))
+    assert site.grave() == [(Severity.CRITICAL, left)], "no later forget covers it"
+    assert record.accept(site.repository, site.state, NOW + timedelta(days=2), "looked into").gone == [left]
+    assert site.grave() == site.grave(site.state) == []
+
+
+def announced_by_one_who_died(site: Site, name: str) -> None:
+    record.append(site.repository, None, NOW, "forget", going=[name])
+
+
+def test_what_a_machine_that_died_had_announced_is_kept_or_ended_by_the_next_forget(site: Site) -> None:
+    first, second, _ = site.snapshots
+    announced_by_one_who_died(site, first)
+    announced_by_one_who_died(site, second)
+    site.storage.delete(first)  # by the machine, before it died, or by anybody: docs/audit.md says so
+    keep = {"alice": Rules(keep_last=9)}
+    forget(site.repository, keep, state=site.state, now=NOW + timedelta(minutes=1))
+    assert "kept" not in site.kinds(), "it may be about to remove it"
+    (note,) = site.found(clock=lambda: NOW + timedelta(days=1))
+    assert (note.severity, "nobody would miss them" in note.what) == (Severity.NOTE, True)
+    forget(site.repository, keep, state=site.state, now=NOW + timedelta(days=1))
+    assert site.kinds().count("kept") == 1
+    before = site.log
+    forget(site.repository, keep, state=site.state, now=NOW + timedelta(days=2))
+    assert site.log == before
+    assert site.found(clock=lambda: NOW + timedelta(days=2)) == []
+    site.storage.delete(second)
+    assert site.grave() == [(Severity.CRITICAL, second)]
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_was_announced_and_is_held_then_is_missed_when_somebody_removes_it(site: Site, whole: bool) -> None:
+    name, kept = site.snapshots[0], site.repository.refs()[0]
+    announced_by_one_who_died(site, name)
+    what = "alice" if whole else kept.id
+    hold.add(site.repository, what, ["alice"], reason="a lawsuit", state=site.state, now=NOW)
+    assert site.found() == []
+    site.storage.delete(name)
+    assert site.grave() == [(Severity.CRITICAL, name)]
+    forget(site.repository, LAST, state=site.state, now=NOW + timedelta(days=1))
+    assert site.grave() == [(Severity.CRITICAL, name)]
+
+
+def test_a_held_snapshot_that_another_machine_forgot_all_the_same_is_told(site: Site) -> None:
+    name, ref = site.snapshots[0], site.repository.refs()[0]
+    held = hold.add(site.repository, ref.id, ["alice"], reason="a lawsuit", state=site.state, now=NOW)
+    record.append(site.repository, None, NOW, "forget", going=[name])
+    site.storage.delete(name)
+    record.ended(site.repository, None, NOW, [name])
+    (found,) = site.found()
+    assert (found.severity, found.subject, found.account) == (Severity.CRITICAL, name, "alice")
+    assert "a hold keeps this snapshot" in found.what
+    (line,) = hold.listed(site.repository, now=NOW).holds
+    assert (line.id, line.state, line.gone) == (held.id, "active", True)
+    assert record.accept(site.repository, site.state, NOW, "it was superfluous").gone == [name]
+    assert site.found() == []
+
+
+def test_a_hold_that_came_too_late_is_released_again(site: Site) -> None:
+    ref = site.repository.refs()[0]
+    real = site.storage.put
+
+    def put(name: str, data: Sequence[Buffer]) -> None:
+        real(name, data)
+        if name.startswith(names.HOLDS):
+            site.storage.delete(ref.name)
+
+    announced_by_one_who_died(site, ref.name)
+    site.storage.put = put  # type: ignore[method-assign]
+    with pytest.raises(UsageError, match="forgotten while it was to be held"):
+        hold.add(site.repository, ref.id, ["alice"], reason="a lawsuit", state=site.state, now=NOW)
+    assert site.grave() == []
+    assert [line.state for line in hold.listed(site.repository, ended=True, now=NOW).holds] == ["released"]
 
 
 def test_a_missing_entry_is_told_by_those_that_come_after(site: Site) -> None:
@@ -280,6 +374,82 @@ def test_what_is_gone_from_the_record_is_told_until_somebody_accepts_it(site: Si
     for _ in range(3):
         assert site.grave(site.state) == [(Severity.CRITICAL, names.LOG)]
         hold.add(site.repository, "alice", ["alice"], reason="one more entry", state=site.state, now=NOW)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_piece_that_was_cut_is_told_by_each_audit_until_it_is_accepted(site: Site, deep: bool) -> None:
+    assert site.grave(site.state) == []
+    name = site.log[0]
+    site.storage.objects[name] = site.storage.objects[name][:-40]
+
+    def found() -> list[tuple[Severity, str]]:
+        all_found = checker(site.state, {})(site.storage, site.repository, deep=deep) or []
+        return [(each.severity, each.subject) for each in all_found if each.severity is not Severity.NOTE]
+
+    for number in range(3):
+        assert found() == [(Severity.CRITICAL, name), (Severity.CRITICAL, names.LOG)]
+        record.append(site.repository, site.state, NOW, "audit", counts={"n": number})
+    accepted = record.accept(site.repository, site.state, NOW, "the disk was full")
+    assert (accepted.entries, accepted.pieces) == (1, [name])
+    assert found() == site.grave() == []
+    newest = site.log[-1]
+    site.storage.objects[newest] = site.storage.objects[newest][:-1]
+    assert (Severity.CRITICAL, newest) in found(), "what comes afterwards is not accepted with it"
+
+
+def test_a_piece_that_was_mended_is_believed_again(site: Site) -> None:
+    name = site.log[0]
+    good = site.storage.objects[name]
+    site.storage.objects[name] = b""
+    assert len(site.grave(site.state)) == 2
+    site.storage.objects[name] = good
+    assert site.grave(site.state) == []
+
+
+def test_an_entry_that_is_in_another_piece_is_not_lost_with_one(site: Site) -> None:
+    whole = [octets for name in site.log for octets in entries.cut(site.storage.objects[name], name)]
+    name, _ = entries.put(site.storage, whole, NOW)
+    assert site.grave(site.state) == []
+    site.storage.objects[name] = b""
+    assert site.grave(site.state) == [(Severity.CRITICAL, name)]
+
+
+def test_a_record_that_begins_beside_one_that_cannot_be_read_says_so(site: Site, state: State) -> None:
+    for name in site.log:
+        site.storage.objects[name] = b""
+    state._write("UPDATE record_ledger SET name = ?", [("of another repository",)])
+    record.append(site.repository, site.state, NOW, "audit")
+    begun, _ = record_listing.listed(site.repository, {})
+    assert (begun.kind, begun.counts) == ("begin", {"unreadable": 3})
+    assert len(site.grave(site.state)) == 3
+
+
+@pytest.mark.parametrize("harm", ["removed", "another knew", "cut"])
+def test_nothing_is_exported_while_something_is_missing_from_the_record(site: Site, harm: str) -> None:
+    exported = record_listing.exported(site.repository, site.state, NOW)
+    name = site.log[-1] if harm == "removed" else site.log[0]
+    if harm == "cut":
+        site.storage.objects[name] = site.storage.objects[name][:-1]
+    else:
+        site.storage.delete(name)
+    state = None if harm == "another knew" else site.state
+    with pytest.raises(Damaged, match=r"nothing was exported, .*record accept"):
+        record_listing.exported(site.repository, state, NOW)
+    record.accept(site.repository, state, NOW + timedelta(days=400), "a disk died")
+    later = record_listing.exported(site.repository, state, NOW)
+    assert later.heads != exported.heads
+    assert site.grave(state, exported=exported) == site.grave(state, exported=later) == []
+
+
+def test_an_entry_of_an_export_is_missing_when_it_is_gone_although_this_machine_knew_it(site: Site) -> None:
+    exported = record_listing.exported(site.repository, site.state, NOW)
+    site.storage.delete(site.log[-1])
+    told = [each.what for each in site.found(site.state, exported=exported)]
+    assert any("by the export, is not in the record" in what for what in told)
+    assert not any("has all that it had" in what for what in told)
+    record.accept(site.repository, site.state, NOW, "a disk died")
+    (note,) = site.found(site.state, exported=exported)
+    assert note.what.endswith("but for an entry of the record whose loss was accepted")
 
 
 def test_a_host_without_a_key_checks_the_record_by_an_export(site: Site, state: State) -> None:

@@ -85,7 +85,9 @@ def command(
             open_copies(config),
             audit_opening.servers(config),
             audit_opening.scratch(config, into),
-            record_check.checker(state, config.accounts, exported=exported, is_copy=context.copy is not None),
+            record_check.checker(
+                state, config.accounts, exported=exported, is_copy=context.copy is not None, clock=clock
+            ),
             record_check.appender(state, clock) if context.copy is None else None,
         )
         observer, stop = stack.enter_context(shown(context)), stack.enter_context(context.stopping())

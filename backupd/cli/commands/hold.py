@@ -75,8 +75,8 @@ def list_command(
         why = f"loss accepted{_by(each.by)}{f': {each.reason}' if each.reason else ''}"
         rows.append((each.id[-8:], f"{each.account} {told}", output.local_time(each.created)[:16], "accepted", why))
     columns = [Column("ID"), Column("KEEPS"), Column("SINCE"), Column("UNTIL"), Column("WHY", shrink=True)]
-    active = ["dim" if line.state != "active" else "" for line in found.holds]
-    output.table(columns, rows, [*active, *("" for _ in found.pins), *("dim" for _ in found.accepted)])
+    styles = [*(_style(line) for line in found.holds), *("" for _ in found.pins), *("dim" for _ in found.accepted)]
+    output.table(columns, rows, styles)
     return 0
 
 
@@ -130,7 +130,13 @@ def _done(context: Context, line: HoldLine, text: str) -> int:
 
 
 def _held(line: HoldLine) -> str:
-    return f"{line.account} {line.snapshot[-8:]}" if line.snapshot else f"{line.account}, all snapshots"
+    if line.snapshot is None:
+        return f"{line.account}, all snapshots"
+    return f"{line.account} {line.snapshot[-8:]}{', which is gone' if line.gone else ''}"
+
+
+def _style(line: HoldLine) -> str:
+    return "red" if line.gone else "dim" if line.state != "active" else ""
 
 
 def _until(line: HoldLine) -> str:

@@ -59,6 +59,8 @@ def export_command(path: Path | None = None, /, *, context: Here) -> int:
     """Write the record's public key and its last entries. Kept where nobody who can change the repository can change
     it, it proves later, by `backupd audit --record FILE`, that nothing of what came before was taken away.
 
+    Nothing is written while something is missing from the record already.
+
     Parameters
     ----------
     path
@@ -104,13 +106,15 @@ def accept_command(*, reason: str, context: Here) -> int:
     with context.repository() as repository, context.state() as state:
         found = record.accept(repository, state, datetime.now(UTC), reason)
     if context.json:
-        output.document({"gone": found.gone, "there": found.there, "entries": found.entries})
+        output.document({"gone": found.gone, "there": found.there, "entries": found.entries, "pieces": found.pieces})
     for name in found.gone:
         context.say(f"accepted: {name} is gone")
     for name in found.there:
         context.say(f"accepted: {name} is there")
     if found.entries:
         context.say(f"accepted: {output.count(found.entries, 'entry', 'entries')} of the record lost")
+    for name in found.pieces:
+        context.say(f"accepted: {name} cannot be read")
     return 0
 
 
