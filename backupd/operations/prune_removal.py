@@ -6,7 +6,8 @@ one is about to remove it. So (docs/format.md, "Marks"):
 
 - Needs are read, then marks once more. A need goes after its mark, so of a mark that is still there all needs were
   read; one that has gone is not acted on, and a need for one that has come is left alone.
-- What was marked meanwhile counts as marked: nothing is removed because it is elsewhere, too, where that is marked.
+- What was marked meanwhile counts as marked: nothing is removed because it is elsewhere, too, where that is marked,
+  and no need has said for an hour that it stays there.
 - A mark of which something stays goes when a need has said so for an hour: whoever acts on it without knowing that
   need has ended by then, for what needs say is believed for ten minutes.
 """
@@ -51,6 +52,7 @@ class Removal:
         survey.mark(marks.objects(each for each in since.fresh if not marks.for_locks(each)))
         still = {each.name for each in since.still}
         ripe = [each for each in ripe if each.name in still]
+        settled = self._settled(said, since)
         there = names_of(survey)
         decided = sweep(
             survey,
@@ -58,6 +60,7 @@ class Removal:
             frozenset(name for each in ripe for name in needs.of(said, each.name)),
             unindexed_may_go=unindexed_may_go,
             is_locked=self._is_locked,
+            stays=lambda name: self._stays(name, settled, since),
         )
         sizes = {each.name: each.size for each in survey.indexes} | {each.object: each.size for each in survey.packs}
 
@@ -74,8 +77,20 @@ class Removal:
                     self.removed.add(name)
                     self.freed += sizes[name]
         if not self._dry_run:
-            self._end(ripe, since, there - self.removed, decided, said)
+            self._end(ripe, since, there - self.removed, decided, said, settled)
         return decided
+
+    def _settled(self, said: list[needs.Needed], since: Since) -> list[needs.Needed]:
+        """Needs that everybody knows who is removing what their mark names."""
+        concerned = [each for each in said if each.need.mark in since.names]
+        if self._dry_run or not concerned:
+            return []
+        return marks.settled(self._storage, concerned, self._settled_after, self._now)
+
+    def _stays(self, name: str, settled: list[needs.Needed], since: Since) -> bool:
+        """Whether nobody removes this pack, whatever marks name it."""
+        naming = [each for each in (*since.still, *since.fresh) if name in each.mark.objects]
+        return not self._settled_after or all(name in needs.of(settled, each.name) for each in naming)
 
     def _is_locked(self, name: str) -> bool:
         try:
@@ -88,13 +103,18 @@ class Removal:
         return True
 
     def _end(
-        self, ripe: list[Marked], since: Since, there: set[str], decided: Sweep, said: list[needs.Needed]
+        self,
+        ripe: list[Marked],
+        since: Since,
+        there: set[str],
+        decided: Sweep,
+        said: list[needs.Needed],
+        settled: list[needs.Needed],
     ) -> None:
         """Remove the marks of which nothing waits any more, last of all, and needs without a mark."""
         left = set(since.names)
         waiting = there - set(decided.needed)
         staying = {name for name in there.intersection(decided.needed) if name.startswith(names.PACKS)}
-        settled = marks.settled(self._storage, said, self._settled_after, self._now) if staying else []
         for each in ripe:
             stays = staying.intersection(each.mark.objects)
             unsettled = stays - needs.of(settled, each.name) if self._settled_after else set[str]()

@@ -1,9 +1,9 @@
 """Which of the objects that were marked a while ago may be removed now. Decided here; removed elsewhere.
 
 A mark is not believed. A pack goes if nothing is needed from it, whoever marked it, what it has in common with others
-is needed from such as nobody has marked, and no index object that stays tells of it: somebody who writes may rely on
-whatever an index tells. An index object goes if each pack that it tells of
-is gone, goes too, or is told of by an index object that nobody has marked. What a need names stays.
+is needed from such as nobody has marked or all know to stay, and no index object that stays tells of it: somebody who
+writes may rely on whatever an index tells. An index object goes if each pack that it tells of is gone, goes too, or is
+told of by an index object that nobody has marked. What a need names stays.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ def sweep(
     *,
     unindexed_may_go: bool,
     is_locked: Callable[[str], bool],
+    stays: Callable[[str], bool] = lambda _name: False,
 ) -> Sweep:
     """Decide.
 
@@ -41,6 +42,7 @@ def sweep(
         vetoed: names of those of which somebody has said that they are needed.
         unindexed_may_go: whether a pack that no index object tells of is known to be needed by nobody.
         is_locked: whether an object cannot be removed yet.
+        stays: whether a pack that is marked is known by all to stay.
     """
     needed: set[str] = set(vetoed) & set(ripe)
     locked: set[str] = set()
@@ -49,9 +51,9 @@ def sweep(
         name = pack.object
         if name not in ripe or name in needed or not pack.listed:
             continue
-        if survey.needed_blocks(pack) or not (pack.told or unindexed_may_go) or _is_second(survey, pack):
+        if survey.needed_blocks(pack) or not (pack.told or unindexed_may_go):
             needed.add(name)
-        elif is_locked(name):
+        elif is_locked(name) or _is_second(survey, pack, stays):
             locked.add(name)
         else:
             packs[name] = pack
@@ -84,10 +86,11 @@ def sweep(
             return Sweep(sorted(indexes), sorted(packs), sorted(waiting), sorted(needed))
 
 
-def _is_second(survey: Survey, pack: Pack) -> bool:
+def _is_second(survey: Survey, pack: Pack, stays: Callable[[str], bool]) -> bool:
     """Whether the pack is superfluous only as long as one stays that is marked itself. Another prune may take that one
-    for superfluous because of this one."""
-    return any(survey.packs[home].marked for home in survey.replaced.get(pack.number, ()))
+    for superfluous because of this one; so this one waits until it is known to all that the other one stays."""
+    homes = (survey.packs[home] for home in survey.replaced.get(pack.number, ()))
+    return any(home.marked and not stays(home.object) for home in homes)
 
 
 def _keeps(pack: Pack, going: Collection[str], told_elsewhere: Collection[int]) -> bool:
