@@ -7,12 +7,11 @@ through here. Decoding happens later, in `readable`, for those few that somebody
 from __future__ import annotations
 
 import binascii
-import codecs
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
 from urllib.parse import unquote_to_bytes
 
+from backupd.mail.charsets import codec_of, guessed
 from backupd.mail.names import UNSAFE
 from backupd.repository.runs import Envelope
 
@@ -21,9 +20,6 @@ LONGEST_VALUE = 2000
 
 MOST_ATTACHMENTS = 64
 """File names kept of a message."""
-
-LONGEST_HEADER = 4 << 20
-"""Octets of a header that are looked at for addresses."""
 
 _LONGEST_FIELD = 16 * 1024
 """Octets of a Content-Type or Content-Disposition field that are looked at."""
@@ -47,9 +43,6 @@ _QUOTED_OCTET = re.compile(rb"=([0-9A-Fa-f]{2})")
 _EXTENDED_VALUE = re.compile(rb"([A-Za-z0-9_.:+-]{0,60})'[A-Za-z0-9-]*'(.*)\Z", re.DOTALL)
 _SPACES = re.compile(r"[\t\r\n]+ *")
 
-_NOT_OF_MAIL = {"punycode", "raw-unicode-escape", "unicode-escape"}
-"""Codecs of Python that give text and yet are no charset of mail."""
-
 
 def header_of(raw: bytes | memoryview) -> bytes:
     """The octets up to the first empty line and with it, whether lines end by CRLF or LF: BODY[HEADER] of IMAP.
@@ -63,16 +56,6 @@ def header_of(raw: bytes | memoryview) -> bytes:
         return start
     end = _EMPTY_LINE.search(raw)
     return bytes(raw if end is None else raw[: end.end()])
-
-
-def header_in(chunks: Iterable[bytes]) -> bytes:
-    """The header of a message that comes in chunks; no more than LONGEST_HEADER octets of one without end."""
-    header = b""
-    for chunk in chunks:
-        header += chunk[: LONGEST_HEADER - len(header)]
-        if len(header) >= LONGEST_HEADER or _EMPTY_LINE.search(header):
-            break
-    return header_of(header)
 
 
 def envelope(header: bytes, attachments: Sequence[bytes] = ()) -> Envelope:
@@ -187,49 +170,33 @@ def readable(value: bytes) -> str:
 
 
 def _decoded_words(value: bytes) -> Iterator[str]:
-    """Encoded words (RFC 2047, 2) and what stands between.
+    for codec, octets in encoded_words(value):
+        yield octets.decode(codec, "replace") if codec else guessed(octets)
 
-    Neighbours in one charset are decoded together, as many programs split them in the middle of a character.
+
+def encoded_words(value: bytes, *, of_unknown_charsets: bool = False) -> Iterator[tuple[str, bytes]]:
+    """Encoded words (RFC 2047, 2) and what stands between: each with its codec, and without one where none is known.
+
+    Neighbours in one charset come as one, as many programs split them in the middle of a character. One in an unknown
+    charset is better shown as it stands than as something else; whoever searches wants its octets.
     """
-    charset, octets, position = "", b"", 0
+    codec, octets, position = "", bytearray(), 0
+    is_word = False
     for word in _ENCODED_WORD.finditer(value):
         name = codec_of(word[1].partition(b"*")[0])
-        if name is None:  # an unknown charset: better as it stands than as something else
+        if name is None and not of_unknown_charsets:
             continue
         between = value[position : word.start()]
-        if not charset or not _BETWEEN_WORDS.match(between):
-            yield octets.decode(charset or "ascii", "replace")
-            yield guessed(between)
-            octets = b""
-        elif name != charset:
-            yield octets.decode(charset, "replace")
-            octets = b""
-        charset = name
+        apart = not is_word or not _BETWEEN_WORDS.match(between)
+        if apart or codec != (name or ""):
+            yield codec, bytes(octets)
+            octets.clear()
+        if apart:
+            yield "", between
+        codec, is_word, position = name or "", True, word.end()
         octets += _base64_octets(word[3]) if word[2] in b"Bb" else _quoted_octets(word[3])
-        position = word.end()
-    yield octets.decode(charset or "ascii", "replace")
-    yield guessed(value[position:])
-
-
-@lru_cache(maxsize=256)
-def codec_of(name: bytes) -> str | None:
-    """The codec for a charset of mail, None if it is not known."""
-    try:
-        codec = codecs.lookup(name.decode("ascii")).name
-        b"a".decode(codec, "replace")  # raises if the codec gives no text, or cannot replace
-    except (LookupError, ValueError):
-        return None
-    return None if codec in _NOT_OF_MAIL else codec
-
-
-def guessed(octets: bytes) -> str:
-    """Text of which nobody says in which charset it is."""
-    for charset in ("utf-8", "windows-1252"):
-        try:
-            return octets.decode(charset)
-        except UnicodeDecodeError:
-            continue
-    return octets.decode("latin-1")
+    yield codec, bytes(octets)
+    yield "", value[position:]
 
 
 def _base64_octets(text: bytes) -> bytes:

@@ -18,7 +18,7 @@ LONGEST_HEADER = 1024 * 1024
 _MOST_PARTS = 1000
 _DEEPEST = 50
 _LONGEST_LINE = 64 * 1024
-_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:((?:[^\n]|\n[ \t])*)")
+_FIELD = re.compile(rb"^([!-9;-~]+)[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)", re.MULTILINE)
 _BOUNDARY = re.compile(rb';\s*boundary\s*=\s*(?:"([^"]*)"|([^\s;]+))', re.IGNORECASE)
 
 

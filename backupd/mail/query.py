@@ -10,7 +10,7 @@ before a term is "not". A word alone is looked for in sender, recipients, subjec
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import IntEnum
@@ -18,9 +18,10 @@ from fnmatch import fnmatchcase
 from typing import Final, NamedTuple
 
 from backupd.errors import UsageError
-from backupd.mail import dates
+from backupd.mail import dates, people
 from backupd.mail import text as whole
-from backupd.mail.headers import header_in, readable
+from backupd.mail.folding import folded
+from backupd.mail.headers import LONGEST_VALUE, readable
 from backupd.repository.runs import Envelope
 
 KEYS: Final = (
@@ -28,7 +29,8 @@ KEYS: Final = (
     "smaller",
 )  # fmt: skip
 _TERM = re.compile(r'(?P<no>-?)(?:(?P<key>[A-Za-z-]+):)?(?:"(?P<quoted>[^"]*)"|(?P<plain>[^\s"]+))(?=\s|\Z)')
-_ADDRESS = re.compile(r"[^\s<>,;:()\"']+@[^\s<>,;:()\"']+")
+_CUT = LONGEST_VALUE - 3
+"""Octets of a field of an envelope that may have been cut; a character is never cut in two."""
 _UNITS = {"": 1, "b": 1, "k": 1000, "kb": 1000, "m": 1000**2, "mb": 1000**2, "g": 1000**3, "gb": 1000**3}
 _SIZE = re.compile(r"(\d+)\s*([A-Za-z]{0,2})\Z")
 
@@ -70,9 +72,10 @@ class Query:
         """Whether this message is meant."""
         return all(any(test(candidate) for test in group) for group in self.tests)
 
-    def shows(self, envelope: Envelope) -> bool:
-        """Whether whatever has this envelope is meant; never where more than that decides."""
-        return self.only_envelopes and self.matches(Candidate(b"", "", b"", 0, lambda: envelope, tuple))
+    def shows(self, envelope: Envelope, header: bytes = b"") -> bool:
+        """Whether whatever has this envelope is meant; never where more than that decides. header: where it is known;
+        without it, what is cut of a field is not looked at."""
+        return self.only_envelopes and self.matches(Candidate(b"", "", b"", 0, lambda: envelope, lambda: [header]))
 
 
 def parse(text: str) -> Query:
@@ -118,9 +121,12 @@ def _test(term: re.Match[str]) -> tuple[Test, Cost]:
         raise _wrong(term[0], "a term needs a value")
     if (key and key not in KEYS) or (not key and term["quoted"] is None and ":" in value):
         raise _wrong(term[0], f"there are {', '.join(f'{each}:' for each in KEYS)}; quote a word that has a colon")
-    if (test := _of_envelope(key, value.casefold())) is not None:
+    wanted = folded(value)
+    if not wanted or not wanted.strip("@"):
+        raise _wrong(term[0], "a term needs a value")
+    if (test := _of_envelope(key, wanted)) is not None:
         cost = Cost.ENVELOPE
-    elif (test := _of_message(key, value.casefold())) is not None:
+    elif (test := _of_message(key, wanted)) is not None:
         cost = Cost.MESSAGE
     else:
         test, cost = _of_row(key, value, term[0]), Cost.ROW
@@ -130,17 +136,17 @@ def _test(term: re.Match[str]) -> tuple[Test, Cost]:
 
 def _of_envelope(key: str, value: str) -> Test | None:
     if key in ("from", "to"):
-        field = "from_" if key == "from" else "to"
-        return lambda candidate: _has_address(readable(getattr(candidate.envelope(), field)), value)
+        names = people.named(value)
+        return lambda candidate: names(_field(candidate, key))
     if key == "subject":
-        return lambda candidate: value in _text(candidate.envelope().subject)
+        return lambda candidate: _has(_field(candidate, key), value)
     if key == "attachment":
-        return lambda candidate: any(value in _text(each) for each in candidate.envelope().attachments)
+        return lambda candidate: any(value in each for each in _attachments(candidate))
     if key == "message-id":
         wanted = value.strip("<>")
-        return lambda candidate: _text(candidate.envelope().message_id).strip("<> ") == wanted
+        return lambda candidate: folded(readable(candidate.envelope().message_id)).strip("<> ") == wanted
     if not key:
-        return lambda candidate: _anywhere(candidate.envelope(), value)
+        return lambda candidate: _anywhere(candidate, value)
     return None
 
 
@@ -157,28 +163,37 @@ def _of_message(key: str, value: str) -> Test | None:
         return holds
 
     if key == "with":
-        return remembered(lambda chunks: any(_has_address(each, value) for each in whole.people(header_in(chunks))))
+        names = people.named(value)
+        return remembered(lambda chunks: names(people.sought_in(people.header(chunks, value), value)))
     if key == "text":
-        words = " ".join(value.split())
-        return remembered(lambda chunks: any(words in each.casefold() for each in whole.text(chunks)))
+        return remembered(lambda chunks: any(value in each for each in whole.text(chunks, len(value))))
     return None
 
 
-def _text(raw: bytes) -> str:
-    return readable(raw).casefold()
+def _field(candidate: Candidate, name: str) -> Iterator[bytes]:
+    """A field of the envelope, raw; and where it was cut, all fields of that name in the message's header."""
+    value: bytes = getattr(candidate.envelope(), "from_" if name == "from" else name)
+    yield value
+    if len(value) >= _CUT:
+        yield from people.fields_of(people.header(candidate.message(), ""), name.encode("ascii"))
 
 
-def _anywhere(envelope: Envelope, value: str) -> bool:
-    fields = (envelope.from_, envelope.to, envelope.subject, *envelope.attachments)
-    return any(value in _text(each) for each in fields)
+def _has(fields: Iterable[bytes], value: str) -> bool:
+    return any(value in text for field in fields for text in people.shown(field))
 
 
-def _has_address(field: str, value: str) -> bool:
-    """A whole address means just this one, `@example.com` all of a domain, and anything else a part of the field."""
-    if "@" not in value:
-        return value in field.casefold()
-    addresses = (each.casefold() for each in _ADDRESS.findall(field))
-    return any(each == value or (value.startswith("@") and each.endswith(value)) for each in addresses)
+def _attachments(candidate: Candidate) -> Iterator[str]:
+    for name in candidate.envelope().attachments:
+        yield folded(readable(name))
+        yield from people.shown(name)
+
+
+def _anywhere(candidate: Candidate, value: str) -> bool:
+    if any(value in each for each in _attachments(candidate)):
+        return True
+    return people.named(value)((*_field(candidate, "from"), *_field(candidate, "to"))) or any(
+        _has(_field(candidate, key), value) for key in ("from", "to", "subject")
+    )
 
 
 def _of_row(key: str, value: str, term: str) -> Test:

@@ -57,12 +57,14 @@ class Beside:
                 if kind is BlobKind.ENVELOPES:
                     listed.append((blob, runs.decode_envelopes(data, "a run")))
                     continue
-                envelope = envelope_of(kind, data)
+                octets = octets_of(kind, data)
+                header = headers.header_of(octets)
+                envelope = headers.envelope(header, headers.attachment_names(octets))
             except Damaged:
                 continue
             if blob in self._erased:
                 self._know(envelope)
-            elif key(envelope) != key(_EMPTY) and self._query and self._query.shows(envelope):
+            elif key(envelope) != key(_EMPTY) and self._query and self._query.shows(envelope, header):
                 found.messages.add(blob)
                 self._know(envelope)
         # Last, when all is known that is meant.
@@ -102,12 +104,9 @@ def key(envelope: Envelope) -> Key:
     return envelope.date, envelope.from_, envelope.to, envelope.subject, envelope.message_id
 
 
-def envelope_of(kind: BlobKind, data: memoryview) -> Envelope:
-    """What a list would show of a stored message. Raises Damaged for what is none."""
+def octets_of(kind: BlobKind, data: memoryview) -> bytes:
+    """What a stored message has beside the contents of its parts. Raises Damaged for what is none."""
     if kind is BlobKind.RECIPE:
         pieces = recipe.decode(data, "a recipe")
-        octets = b"".join(piece.data for piece in pieces if isinstance(piece, recipe.Literal))
-    else:
-        octets = bytes(data)
-    return headers.envelope(headers.header_of(octets), headers.attachment_names(octets))
-
+        return b"".join(piece.data for piece in pieces if isinstance(piece, recipe.Literal))
+    return bytes(data)

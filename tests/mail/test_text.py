@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backupd.mail.headers import LONGEST_HEADER, header_in
-from backupd.mail.text import people, text
+from backupd.mail.folding import folded
+from backupd.mail.text import text
 from tests.support.corpus import messages
 from tests.support.mail import nasty_octets
 
@@ -21,7 +21,7 @@ def message(kind: str, body: bytes, encoding: str = "8bit") -> bytes:
 
 
 def has(raw: bytes, words: str) -> bool:
-    return any(words in each for each in text([raw]))
+    return any(folded(words) in each for each in text([raw], len(words)))
 
 
 @pytest.mark.parametrize(
@@ -48,21 +48,7 @@ def test_words_are_found_however_they_are_encoded(raw: bytes) -> None:
     assert has(raw, "für Jörg Meier")
 
 
-def test_everybody_who_is_named_in_the_header_is_found_in_however_many_lines() -> None:
-    many = b",\r\n ".join(b"person-%d@example.com" % number for number in range(500))
-    header = b"To: " + many + b"\r\nBCC: =?utf-8?Q?J=C3=B6rg?= <j@example.com>\r\nX-Other: other@example.com\r\n\r\n"
-    found = " ".join(people(header_in([header[:1000], header[1000:], b"To: not@example.com"])))
-    assert "person-499@example.com" in found
-    assert "Jörg <j@example.com>" in found
-    assert "other@" not in found
-    assert "not@" not in found
-
-
-def test_a_header_without_end_is_bounded() -> None:
-    assert len(header_in(b"A: b\r\n" * 100_000 for _ in range(100))) == LONGEST_HEADER
-
-
-def test_of_a_large_attachment_only_the_beginning_is_held() -> None:
+def test_of_a_large_attachment_little_is_held() -> None:
     line = b"A" * 76 + b"\r\n"
 
     def chunks() -> Iterator[bytes]:
@@ -73,7 +59,7 @@ def test_of_a_large_attachment_only_the_beginning_is_held() -> None:
 
     found = list(text(chunks()))
     assert any("the last words" in each for each in found)
-    assert max(map(len, found)) < 20_000_000
+    assert max(map(len, found)) < 4_000_000
 
 
 @given(raw=st.one_of(st.binary(max_size=300), st.sampled_from(list(nasty_octets().values()))))
