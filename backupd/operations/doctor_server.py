@@ -177,7 +177,7 @@ def _session(subject: str, session: Session, now: datetime) -> Iterator[Finding]
     found = session.discover()
     messages = [each.status.messages for each in found if each.status.messages is not None]
     known = f", {count(sum(messages), 'message')}" if messages else ""
-    yield Finding("ok", subject, f"{len(found):,} mailboxes{known}")
+    yield Finding("ok", subject, f"{count(len(found), 'mailbox', 'mailboxes')}{known}")
     yield from capability_findings(subject, identity.capabilities)
     if difference := _clock(session, found, now):
         yield Finding(

@@ -187,7 +187,8 @@ class _Check:
     def _abandoned(self, there: set[str]) -> None:
         left = record_entries.abandoned(self._state, self._ledger, self._now, there)
         if left and not self._is_copy:
-            what = f"{len(left):,} snapshots were to be removed and are there: nobody would miss them"
+            some = "1 snapshot was" if len(left) == 1 else f"{len(left):,} snapshots were"
+            what = f"{some} to be removed, and not: nobody would miss it if somebody did"
             why = "a forget died, or a backup may not remove its checkpoints; the next `backupd forget` ends it"
             self._found(Severity.NOTE, self._storage.url, what, why)
 

@@ -138,7 +138,7 @@ def test_what_comes_back_otherwise_is_critical(repository: Repository, drilled: 
 
     assert report.outcome == "critical"
     assert result(report).wrong == 1
-    assert "1 messages came back otherwise" in grave(report)[0]
+    assert "1 message came back otherwise" in grave(report)[0]
 
 
 def test_damage_is_no_surprise_to_a_drill(repository: Repository, storage: MemoryStorage, drilled: Drilled) -> None:

@@ -154,7 +154,7 @@ def test_a_mailbox_that_is_gone_is_noted_and_one_that_is_left_out_is_not_looked_
 ) -> None:
     full.delete(b"Work")
     report = compared()
-    assert [each.what for each in report.findings] == ["gone or renamed since the snapshot, with 1 messages"]
+    assert [each.what for each in report.findings] == ["gone or renamed since the snapshot, with 1 message"]
     full.create(b"Junk")
     full.append(b"Junk", message("Spam"))
     assert result(compared(selection=Selection(exclude=("Junk",)))).new == 0

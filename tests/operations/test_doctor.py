@@ -52,7 +52,7 @@ def test_a_healthy_account_has_no_problem_and_says_what_its_server_can() -> None
     findings = examine(SimulatedAccount)
     assert levels(findings) == {"ok"}
     said = " ".join(finding.what for finding in findings)
-    for part in ("TLSv1.3", "2026-10-16", "login works (Simulated)", "1 mailboxes", "changed flags cost only"):
+    for part in ("TLSv1.3", "2026-10-16", "login works (Simulated)", "1 mailbox,", "changed flags cost only"):
         assert part in said
 
 

@@ -275,7 +275,7 @@ def test_what_a_machine_that_died_had_announced_is_kept_or_ended_by_the_next_for
     forget(site.repository, keep, state=site.state, now=NOW + timedelta(minutes=1))
     assert "kept" not in site.kinds(), "it may be about to remove it"
     (note,) = site.found(clock=lambda: NOW + timedelta(days=1))
-    assert (note.severity, "nobody would miss them" in note.what) == (Severity.NOTE, True)
+    assert (note.severity, "nobody would miss it" in note.what) == (Severity.NOTE, True)
     forget(site.repository, keep, state=site.state, now=NOW + timedelta(days=1))
     assert site.kinds().count("kept") == 1
     before = site.log
