@@ -224,7 +224,9 @@ class Scene:
         self.machines[0].account.append(b"INBOX", message("The last"))
         self.back_up(0, View(self.storage))  # which takes up what killed runs left behind
         self.erase(0, View(self.storage), None)
-        for _ in range(4):
+        # What an old mark names and stays is said by one prune, unmarked by the next, and marked anew by the one after;
+        # what goes only beside something that is marked waits for one more.
+        for _ in range(6):
             self.world.wait(30)
             self.prune(1, View(self.storage))
         with Repository(View(self.storage), self.secrets) as repository:
