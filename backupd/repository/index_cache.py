@@ -5,6 +5,7 @@ It keeps memory bounded whatever the number of blobs, and answers in microsecond
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 import threading
 from collections import deque
@@ -49,11 +50,13 @@ WHOLE_PACK = -1
 Lost = tuple[bytes, int]
 """A pack's name, and the offset of a block in it."""
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 def sqlite_error(error: OSError | sqlite3.Error, place: Path | str) -> StorageError:
     """What a failure of the local state means to a user. place: the file or folder."""
     text, where = str(error), str(place)
-    if "full" in text or "No space" in text or "File too large" in text:
+    if (error.errno in _NO_ROOM) if isinstance(error, OSError) else "full" in text:
         return StorageFull("no space for the state", subject=where, remedy="free some space, or move state_dir")
     if is_damage(error):
         return StateDamaged(

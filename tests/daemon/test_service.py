@@ -156,7 +156,7 @@ def test_a_state_that_is_damaged_is_begun_anew_by_whoever_opens_it_next(place: P
     # What a daemon has open nobody else moves away.
     with daemon_lock(place.state):
         database.write_bytes(b"damaged " * 4096)
-        place.failed(1, "snapshots", saying=["the state is damaged", "restart the daemon"])
+        place.failed(1, "backup", saying=["the state is damaged", "restart the daemon"])
 
 
 def test_told_to_end_it_writes_a_checkpoint_and_goes_on_from_there(place: Place, dovecot: Dovecot) -> None:

@@ -47,9 +47,10 @@ def test_what_a_server_rewrote_is_told_from_what_was_deleted(
 
 
 def test_a_folder_that_cannot_be_is_told(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StorageDenied, match="state_dir"):
-        State(tmp_path / "file" / "state")
+    for name in ("file", "full", "No space"):  # the path is no reason
+        (tmp_path / name).write_text("")
+        with pytest.raises(StorageDenied, match="state_dir"):
+            State(tmp_path / name / "state")
 
 
 def test_what_is_kept_of_a_thing_replaces_what_was(state: State) -> None:
