@@ -197,6 +197,8 @@ class _Copy:
         # Half of it would tell of entries that are not there, or of snapshots and not that they went. So all of it
         # comes at once, as one object, before it comes piece by piece.
         joined = self._joined(lacking) if len(lacking) > 1 else []
+        if self._vanished:
+            return
         self._run(pool, lacking)
         whole = not any(each.object.startswith(names.LOG) for each in self._problems)
         if whole and not self._vanished and not self._stop.is_set():
@@ -211,8 +213,10 @@ class _Copy:
         for number, each in enumerate(lacking, 1):
             try:
                 found = [*record.cut(self._source.get(each.name), each.name)]
-            except (ObjectMissing, Damaged) as error:
-                self._vanished |= isinstance(error, ObjectMissing)
+            except ObjectMissing:  # joined by others: the rest would tell of what came after it
+                self._vanished = True
+                return stored
+            except Damaged:
                 found = []
             some += found
             octets += sum(map(len, found))

@@ -131,3 +131,26 @@ def test_a_copy_that_stood_still_before_it_wrote_brings_no_snapshot_that_lacks_a
     scene.check()
     with Repository(View(scene.second), scene.secrets, sizes=SIZES) as there:
         assert len(there.refs()) == 2
+
+
+def test_pieces_of_the_record_that_others_join_while_it_is_copied_come_whole_or_not_at_all(scene: Scene) -> None:
+    """The second one is the earlier by its name, as that machine's clock is behind."""
+    scene.machines[0].account.append(b"INBOX", KEPT)
+    scene.back_up(0, View(scene.storage))
+    scene.copy(0, View(scene.storage), View(scene.second))
+    scene.check_record()
+    for number, mail in ((0, DROPPED), (2, ATTACHED)):
+        scene.machines[number].account.append(b"INBOX", mail)
+        scene.back_up(number, View(scene.storage))
+    first, second = View(scene.storage), View(scene.second)
+
+    before(first, "get", names.LOG, lambda: scene.prune(1, View(scene.storage)), skip=1)
+    plain = second.put
+
+    def put(name: str, data: Sequence[Buffer]) -> None:
+        plain(name, data)
+        scene.check_record()
+
+    second.put = put  # type: ignore[method-assign]
+    assert scene.copy(0, first, second)
+    scene.check_record()
