@@ -6,12 +6,12 @@ the reader role and is None without it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
-from backupd.errors import Damaged, ObjectMissing, UsageError
+from backupd.errors import BackupdError, Damaged, ObjectMissing, UsageError
 from backupd.mail.headers import readable
 from backupd.model import MessageState
 from backupd.operations.erased import Count, ErasedNote, note
@@ -73,8 +73,9 @@ class MailboxLine(msgspec.Struct, frozen=True):
 
 class MessageLine(msgspec.Struct, frozen=True):
     """A message in a list. id: of the message in the archive, hexadecimal. date: INTERNALDATE as the server wrote it.
-    gone: it came by POP3, and the server no longer has it. erased: it is not in the archive any more, and why. from_,
-    to, subject and attachments are None without the reader role, and of what was erased."""
+    gone: it came by POP3, and the server no longer has it. erased: it is not in the archive any more, and why.
+    damaged: why sender, subject and so on cannot be read, which says nothing of the message itself. from_, to, subject
+    and attachments are None then, without the reader role, and of what was erased."""
 
     uid: int
     id: str
@@ -88,6 +89,16 @@ class MessageLine(msgspec.Struct, frozen=True):
     subject: str | None = None
     attachments: list[str] | None = None
     erased: ErasedNote | None = None
+    damaged: str = ""
+
+
+class Unlisted(msgspec.Struct, frozen=True):
+    """Messages of a mailbox that cannot be listed, from the first UID to the last, and why: a list is damaged."""
+
+    first: int
+    last: int
+    messages: int
+    why: str
 
 
 def snapshots(
@@ -211,11 +222,19 @@ def find_mailbox(snapshot: Snapshot, text: str) -> MailboxRecord:
     raise UsageError("no such mailbox in this snapshot", subject=text, remedy=there)
 
 
-def messages(repository: Repository, record: MailboxRecord) -> Iterator[MessageLine]:
-    """The messages of a mailbox by ascending UID, read as they are asked for."""
+def messages(
+    repository: Repository, record: MailboxRecord, unlisted: Callable[[Unlisted], None]
+) -> Iterator[MessageLine]:
+    """The messages of a mailbox by ascending UID, read as they are asked for. unlisted: told of what
+    cannot be listed; the rest is."""
     lines = Lines(repository)
     for segment in record.segments:
-        for pair in segments.read(repository, segment):
+        try:
+            pairs = list(segments.read(repository, segment))
+        except (Damaged, ObjectMissing) as error:
+            unlisted(Unlisted(segment.first, segment.last, segment.messages, str(error)))
+            continue
+        for pair in pairs:
             yield lines.line(pair)
 
 
@@ -228,7 +247,7 @@ class Lines:
         self.with_envelopes = repository.secrets.role is Role.READER
 
     def line(self, pair: Pair) -> MessageLine:
-        """Raises Damaged when its envelope cannot be read."""
+        """What a list shows of a message."""
         row, state = pair
         line = MessageLine(
             uid=row.uid,
@@ -242,7 +261,10 @@ class Lines:
         )
         if not self.with_envelopes or line.erased:
             return line
-        envelope = self.envelope(row)
+        try:
+            envelope = self.envelope(row)
+        except (Damaged, ObjectMissing) as error:
+            return msgspec.structs.replace(line, damaged=str(error))
         return msgspec.structs.replace(
             line,
             from_=readable(envelope.from_),
@@ -252,7 +274,7 @@ class Lines:
         )
 
     def envelope(self, row: MessageRow) -> Envelope:
-        """What the message's header said. Raises WrongKey without the reader role, Damaged."""
+        """What the message's header said. Raises WrongKey without the reader role, Damaged, ObjectMissing."""
         run = self._runs.get(row.envelopes)
         if run is None:
             run = envelopes.read(self._repository, row.envelopes)
@@ -274,7 +296,8 @@ class Found(msgspec.Struct, frozen=True):
 
 
 def find_message(repository: Repository, snapshot: Snapshot, text: str) -> Found:
-    """The message that `text` names: MAILBOX:UID, or the beginning of its id in the archive. Raises UsageError."""
+    """The message that `text` names: MAILBOX:UID, or the beginning of its id in the archive. Raises UsageError, and
+    Damaged where a list that may have it cannot be read."""
     mailbox, colon, uid = text.rpartition(":")
     if colon and uid.isascii() and uid.isdigit():
         return _by_uid(repository, find_mailbox(snapshot, mailbox), int(uid))
@@ -298,19 +321,25 @@ def _by_uid(repository: Repository, record: MailboxRecord, uid: int) -> Found:
 
 def _by_id(repository: Repository, snapshot: Snapshot, prefix: str) -> Found:
     found: dict[bytes, list[tuple[MailboxRecord, Pair]]] = {}
+    unread: list[BackupdError] = []
     low = bytes.fromhex(prefix + "0" * (len(prefix) % 2))
     high = bytes.fromhex(prefix + "f" * (len(prefix) % 2)) + b"\xff" * 32
-    for record in snapshot.mailboxes:
-        for segment in record.segments:
+    lists = [(record, segment) for record in snapshot.mailboxes for segment in record.segments]
+    for record, segment in lists:
+        try:
             for pair in segments.read(repository, segment):
                 if low <= pair[0].message <= high:
                     found.setdefault(pair[0].message, []).append((record, pair))
+        except (Damaged, ObjectMissing) as error:  # others may have it
+            unread.append(error)
     if len(found) > 1:
         some = ", ".join(each.hex()[: len(prefix) + 8] for each in list(found)[:5])
         raise UsageError(f"{len(found):,} messages begin so", subject=prefix, remedy=f"give more of it: {some}")
     for places in found.values():
         record, pair = places[0]
         return Found(record, pair, [(other.mailbox.name, row.uid) for other, (row, _) in places[1:]])
+    if unread:
+        raise unread[0]
     raise UsageError(
         "no message of this id in the snapshot",
         subject=prefix,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import msgspec
 import pytest
 
-from backupd.errors import UsageError, WrongKey
+from backupd.errors import Damaged, ObjectMissing, UsageError, WrongKey
 from backupd.operations import look
+from backupd.repository import segments
 from backupd.repository.keys import Role
 from backupd.repository.repository import Repository
+from backupd.repository.snapshots import MailboxRecord
 from tests.support import archive
 from tests.support.archive import NOON, Box, Mail
 from tests.support.mail import Attachment, message
@@ -17,6 +20,14 @@ from tests.support.memory_storage import MemoryStorage
 
 HELLO = Mail(message("Grüße", attachments=[Attachment("plan.pdf", b"x" * 100)]), (b"\\Seen", b"work"))
 OTHER = Mail(message("Other"))
+
+
+def listed(repository: Repository, record: MailboxRecord) -> list[look.MessageLine]:
+    """The messages of a mailbox of which everything can be listed."""
+    unlisted: list[look.Unlisted] = []
+    lines = list(look.messages(repository, record, unlisted.append))
+    assert unlisted == []
+    return lines
 
 
 def test_snapshots_are_listed_oldest_first_of_one_account_or_all(repository: Repository) -> None:
@@ -39,7 +50,7 @@ def test_a_damaged_snapshot_is_in_the_list_and_says_so(storage: MemoryStorage, r
 
 def test_messages_are_listed_with_what_their_headers_say(repository: Repository) -> None:
     ref = archive.put(repository, {b"INBOX": Box({3: HELLO, 7: OTHER})})
-    first, second = look.messages(repository, look.find_mailbox(repository.snapshot(ref), "inbox"))
+    first, second = listed(repository, look.find_mailbox(repository.snapshot(ref), "inbox"))
     assert (first.uid, first.subject, first.from_) == (3, "Grüße", "Alice <alice@example.com>")
     assert first.flags == ["\\Seen", "work"]
     assert (second.uid, second.size, second.date) == (7, len(OTHER.raw), archive.DATE.decode())
@@ -51,7 +62,7 @@ def test_a_writer_sees_the_messages_but_nothing_that_people_wrote(
     ref = archive.put(repository, {b"INBOX": Box({3: HELLO})})
     with Repository(storage, repository.secrets.for_role(Role.WRITER)) as writers:
         snapshot = writers.snapshot(ref)
-        (line,) = look.messages(writers, look.find_mailbox(snapshot, "INBOX"))
+        (line,) = listed(writers, look.find_mailbox(snapshot, "INBOX"))
         assert (line.uid, line.size) == (3, len(HELLO.raw))
         assert line.subject is None
         assert line.from_ is None
@@ -87,3 +98,36 @@ def test_a_message_is_found_by_mailbox_and_uid_or_by_its_id(repository: Reposito
     for wrong in ("INBOX:4", "Nowhere:3", "abc", "no message", "0" * 64):
         with pytest.raises(UsageError):
             look.find_message(repository, snapshot, wrong)
+
+
+LOST = bytes(32)
+"""The id of no run."""
+
+
+def test_a_message_without_its_envelope_is_listed_and_says_so(repository: Repository) -> None:
+    record = archive.record(repository, b"INBOX", Box({3: HELLO, 7: OTHER}))
+    pairs = list(segments.read(repository, record.segments[0]))
+    rows = [msgspec.structs.replace(pairs[0][0], envelopes=LOST), pairs[1][0]]
+    record = msgspec.structs.replace(record, segments=segments.write(repository, rows, [state for _, state in pairs]))
+    ref = repository.put_snapshot(archive.snapshot([record]))
+    first, second = listed(repository, record)
+    assert (first.uid, first.size, first.flags, first.subject) == (3, len(HELLO.raw), ["\\Seen", "work"], None)
+    assert first.damaged
+    assert (second.subject, second.damaged) == ("Other", "")
+    assert look.find_message(repository, repository.snapshot(ref), first.id[:10]).pair[0].uid == 3
+
+
+def test_what_cannot_be_listed_is_told_and_the_rest_is_listed(repository: Repository) -> None:
+    record = archive.record(repository, b"INBOX", Box({3: HELLO}))
+    lost = msgspec.structs.replace(record.segments[0], first=4, last=9, messages=5, membership=LOST)
+    record = msgspec.structs.replace(record, segments=[*record.segments, lost], messages=6)
+    snapshot = repository.snapshot(repository.put_snapshot(archive.snapshot([record])))
+    unlisted: list[look.Unlisted] = []
+    (line,) = look.messages(repository, record, unlisted.append)
+    assert line.subject == "Grüße"
+    ((first, last, messages, why),) = map(msgspec.structs.astuple, unlisted)
+    assert (first, last, messages) == (4, 9, 5)
+    assert why
+    assert look.find_message(repository, snapshot, line.id[:10]).pair[0].uid == 3
+    with pytest.raises((Damaged, ObjectMissing)):  # it may be among those
+        look.find_message(repository, snapshot, "0123456789")

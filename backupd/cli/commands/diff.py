@@ -112,6 +112,8 @@ def _message(pair: Pair, lines: Lines) -> str:
     line = lines.line(pair)
     if line.erased:
         return f"{line.uid:>6}  {output.mail_date(line.date):16}  ({line.erased})"
+    if line.damaged:
+        return f"{line.uid:>6}  {output.mail_date(line.date):16}  {line.id[:16]}  (damaged)"
     about = line.id[:16] if line.subject is None else f"{line.from_ or '(no sender)'}: {line.subject or '(no subject)'}"
     return f"{line.uid:>6}  {output.mail_date(line.date):16}  {about}"
 

@@ -12,7 +12,7 @@ from backupd.cli.context import Context, Here
 from backupd.cli.output import Column
 
 if TYPE_CHECKING:
-    from backupd.operations.look import MailboxLine, MessageLine
+    from backupd.operations.look import MailboxLine, MessageLine, Unlisted
     from backupd.repository.repository import Repository
     from backupd.repository.snapshots import MailboxRecord, Snapshot, SnapshotRef
 
@@ -38,7 +38,7 @@ def command(snapshot: str, mailbox: str | None = None, /, *, context: Here) -> i
         if mailbox is None:
             _mailboxes(context, repository, ref, found)
         else:
-            _messages(context, repository, ref, look.find_mailbox(found, mailbox))
+            return _messages(context, repository, ref, look.find_mailbox(found, mailbox))
     return 0
 
 
@@ -67,19 +67,33 @@ def _remarks(line: MailboxLine) -> str:
     return " ".join(remarks)
 
 
-def _messages(context: Context, repository: Repository, ref: SnapshotRef, record: MailboxRecord) -> None:
+def _messages(context: Context, repository: Repository, ref: SnapshotRef, record: MailboxRecord) -> int:
     from backupd.operations import look
     from backupd.repository.keys import Role
 
-    lines = look.messages(repository, record)
+    unlisted: list[Unlisted] = []
+    lines = look.messages(repository, record, unlisted.append)
     if context.json:
-        _stream_json(ref, record, lines)
-        return
+        return _stream_json(ref, record, lines, unlisted)
     if repository.secrets.role is not Role.READER:
         context.note("a writer's key opens no mail: senders and subjects are not shown")
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    without = 0
     for line in lines:
         output.line(_cut(_message(line, width), width))
+        without += bool(line.damaged)
+    for each in unlisted:
+        output.remark(f"{output.count(each.messages, 'message')} cannot be listed: {each.why}")
+    if without:
+        output.remark(f"{output.count(without, 'message')} without sender and subject, for these cannot be read")
+    return _amiss(without or unlisted)
+
+
+def _amiss(amiss: object) -> int:
+    """The exit code."""
+    if amiss:
+        output.remark("`backupd audit` says what is damaged, and `backupd repair` mends it")
+    return 3 if amiss else 0
 
 
 def _message(line: MessageLine, width: int | None) -> str:
@@ -89,6 +103,8 @@ def _message(line: MessageLine, width: int | None) -> str:
     start = f"{line.uid:>7}  {output.mail_date(line.date):16}  {output.size(line.size):>7}  {flags + keywords + gone:4}"
     if line.erased:
         return f"{start}  ({line.erased})"
+    if line.damaged:
+        return f"{start}  {line.id[:16]}  (damaged)"
     if line.from_ is None:
         return f"{start}  {line.id[:16]}"
     sender = output.clean(line.from_)
@@ -109,20 +125,24 @@ def _cut(text: str, width: int | None) -> str:
     return _fit(text, width) if width and cell_len(text) > width else text
 
 
-def _stream_json(ref: SnapshotRef, record: MailboxRecord, lines: Iterable[MessageLine]) -> None:
+def _stream_json(
+    ref: SnapshotRef, record: MailboxRecord, lines: Iterable[MessageLine], unlisted: list[Unlisted]
+) -> int:
     """The document piece by piece: a mailbox of a million messages must not be held at once. When something fails
     in the middle, the document still ends well, and says so."""
     from backupd.errors import BackupdError
 
     head = output.encode({"snapshot": ref.id, "mailbox": record.mailbox.name, "count": record.messages})
     output.write_raw(head[:-1] + b',"messages":[')
-    separator, tail = b"\n", b"]}\n"
+    separator, end, without = b"\n", b"", False
     try:
         for line in lines:
             sys.stdout.buffer.write(separator + output.encode(line))
             separator = b",\n"
+            without = without or bool(line.damaged)
     except BackupdError as error:
-        tail = b'],"error":' + output.encode(output.describe_error(error)) + b"}\n"
+        end = b',"error":' + output.encode(output.describe_error(error))
         raise output.Told(error) from error
     finally:
-        output.write_raw(tail)
+        output.write_raw(b'],"unlisted":' + output.encode(unlisted) + end + b"}\n")
+    return _amiss(without or unlisted)
