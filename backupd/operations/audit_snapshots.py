@@ -9,10 +9,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from backupd.errors import Damaged, ObjectMissing
 from backupd.mail.headers import readable
+from backupd.model import MessageState
 from backupd.operations import audit_objects
 from backupd.operations.audit_memory import BYTES, Memory
 from backupd.operations.audit_objects import Copies
@@ -37,6 +38,7 @@ UNLISTED = "what lists show of it is lost"
 
 _MOST_SNAPSHOTS = 100
 _READERS = 8
+_Run = TypeVar("_Run")
 
 
 class _Harm(NamedTuple):
@@ -167,30 +169,27 @@ class SnapshotAudit:
         if self._on_blobs:
             self._on_blobs([segment.membership, segment.state])
         self.references += 2
-        rows = self._run(segment.membership, BlobKind.MEMBERSHIP, runs.decode_membership)
+        # Many snapshots tell of the same messages with other flags; what there is to these was looked at before.
+        is_new = segment.membership not in self._harmed
+        rows = self._run(segment.membership, BlobKind.MEMBERSHIP, runs.decode_membership) if is_new else []
+        sizes = (
+            rows
+            if isinstance(rows, str)
+            else {row.uid: row.size for row in rows}
+            if is_new
+            else self._run(segment.membership, BlobKind.MEMBERSHIP, runs.sizes)
+        )
         states = self._run(segment.state, BlobKind.STATE, runs.decode_state)
-        if isinstance(rows, str) or isinstance(states, str):
-            which = "what messages there are" if isinstance(rows, str) else "the flags"
-            what = f"{which} cannot be read: {rows if isinstance(rows, str) else states}"
-            if not isinstance(states, str):
-                uids = [state.uid for state in states]
-            else:
-                # Some of them may have been deleted before this snapshot: which, only the other run says.
-                uids = [row.uid for row in rows] if not isinstance(rows, str) and len(rows) == segment.messages else []
-            sure = not self._unsure or all(map(self._repository.has, (segment.membership, segment.state)))
-            if uids:
-                yield from (_Harm(uid, uid, 1, what, sure, False, None) for uid in uids)
-            else:
-                yield _Harm(segment.first, segment.last, segment.messages, what, sure, False, None)
+        if isinstance(rows, str) or isinstance(sizes, str) or isinstance(states, str):
+            yield from self._unreadable_stretch(segment, sizes, states)
             return
         there = {state.uid for state in states}
-        alive = [row for row in rows if row.uid in there]
-        counted = len(there), len(alive), sum(row.size for row in alive)
-        if counted != (segment.messages, segment.messages, segment.octets):
+        alive = [octets for uid, octets in sizes.items() if uid in there]
+        if (len(there), len(alive), sum(alive)) != (segment.messages, segment.messages, segment.octets):
             stretch = f"{readable_path(record.mailbox)} UIDs {segment.first} to {segment.last}"
             self._inconsistent(ref, f"{stretch} do not add up to what it says it holds")
-        if segment.membership not in self._harmed:
-            # Also of messages that are gone by this snapshot: runs are shared by many, and looked at once.
+        if is_new:
+            # Also of messages that are gone by this snapshot.
             self.references += 2 * len(rows)
             if self._on_blobs:
                 self._on_blobs(blob for row in rows for blob in self._blobs_of(row))
@@ -202,6 +201,23 @@ class SnapshotAudit:
         harmed = self._harmed[segment.membership]
         yield from (harm for uid, harm in harmed.items() if uid in there)
 
+    def _unreadable_stretch(
+        self, segment: Segment, sizes: dict[int, int] | str, states: list[MessageState] | str
+    ) -> Iterator[_Harm]:
+        """What is wrong with the messages of a stretch, of which one or both runs cannot be read, and are told why."""
+        which = "what messages there are" if isinstance(sizes, str) else "the flags"
+        what = f"{which} cannot be read: {sizes if isinstance(sizes, str) else states}"
+        if not isinstance(states, str):
+            uids = [state.uid for state in states]
+        else:
+            # Some of them may have been deleted before this snapshot: which, only the other run says.
+            uids = list(sizes) if not isinstance(sizes, str) and len(sizes) == segment.messages else []
+        sure = not self._unsure or all(map(self._repository.has, (segment.membership, segment.state)))
+        if uids:
+            yield from (_Harm(uid, uid, 1, what, sure, False, None) for uid in uids)
+        else:
+            yield _Harm(segment.first, segment.last, segment.messages, what, sure, False, None)
+
     def _blobs_of(self, row: MessageRow) -> list[bytes]:
         """What a message needs by now: nothing, if it was erased; of its envelope, the run that has it by now."""
         if row.message in self._repository.erased.now:
@@ -209,7 +225,7 @@ class SnapshotAudit:
         places = self._repository.erased.now.places(row.envelopes)
         return [row.message, next(filter(self._repository.has, places), row.envelopes)]
 
-    def _run(self, blob_id: bytes, kind: BlobKind, decode: Callable[[bytes | memoryview, str], list]) -> list | str:  # type: ignore[type-arg]
+    def _run(self, blob_id: bytes, kind: BlobKind, decode: Callable[[bytes | memoryview, str], _Run]) -> _Run | str:
         """A run, decoded; or why it cannot be."""
         try:
             return decode(self._repository.get_run(blob_id, kind), f"run {blob_id.hex()[:16]}")

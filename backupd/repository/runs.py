@@ -46,6 +46,11 @@ class _Membership(msgspec.Struct, frozen=True, omit_defaults=True):
     server_ids: list[bytes | None] | None = None
 
 
+class _Sizes(msgspec.Struct, frozen=True):
+    uids: list[int]
+    sizes: list[int]
+
+
 class _References(msgspec.Struct, frozen=True):
     uids: list[int]
     messages: bytes
@@ -76,6 +81,7 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_membership = msgspec.msgpack.Decoder(_Membership).decode
+_decode_sizes = msgspec.msgpack.Decoder(_Sizes).decode
 _decode_references = msgspec.msgpack.Decoder(_References).decode
 _decode_state = msgspec.msgpack.Decoder(_State).decode
 _decode_envelopes = msgspec.msgpack.Decoder(list[Envelope]).decode
@@ -161,6 +167,15 @@ def decode_membership(data: bytes | memoryview, subject: str) -> list[MessageRow
                 strict=True,
             )
         ]
+    except _WRONG as error:
+        raise Damaged(f"a membership run makes no sense: {error}", subject=subject) from error
+
+
+def sizes(data: bytes | memoryview, subject: str) -> dict[int, int]:
+    """Octets of the messages of a membership run by UID, and nothing else of it. Raises Damaged."""
+    try:
+        run = _decode_sizes(data)
+        return dict(zip(_unpack_some(run.uids, len(run.sizes)), run.sizes, strict=True))
     except _WRONG as error:
         raise Damaged(f"a membership run makes no sense: {error}", subject=subject) from error
 

@@ -123,8 +123,14 @@ def rows(draw: st.DrawFn) -> list[MessageRow]:
 
 @given(rows())
 def test_membership_runs(some: list[MessageRow]) -> None:
-    read = runs.decode_membership(runs.encode_membership(some), "x")
-    assert read == some
+    encoded = runs.encode_membership(some)
+    assert runs.decode_membership(encoded, "x") == some
+    assert runs.sizes(encoded, "x") == {row.uid: row.size for row in some}
+    found = runs.references(encoded, "x")
+    assert found.messages == b"".join(row.message for row in some)
+    assert [found.runs[number] for number in found.run] == [row.envelopes for row in some]
+    at = {first + place: row + place for first, last, row in found.stretches for place in range(last - first + 1)}
+    assert at == {row.uid: number for number, row in enumerate(some)}
 
 
 @given(uids, st.data())
@@ -191,6 +197,8 @@ READERS: list[Callable[[bytes], object]] = [
     lambda data: recipe.decode(data, "x"),
     lambda data: index.unseal(data, SECRETS, "x"),
     lambda data: runs.decode_membership(data, "x"),
+    lambda data: runs.sizes(data, "x"),
+    lambda data: runs.references(data, "x"),
     lambda data: runs.decode_state(data, "x"),
     lambda data: runs.state_uid_ranges(data, "x"),
     lambda data: runs.decode_envelopes(data, "x"),

@@ -152,12 +152,18 @@ class TestMadeByAThiefOfTheWritersKey:
         }  # fmt: skip
         with pytest.raises(Damaged):
             runs.decode_membership(msgspec.msgpack.encode(membership), "x")
+        with pytest.raises(Damaged):
+            runs.sizes(msgspec.msgpack.encode(membership), "x")
+        with pytest.raises(Damaged):
+            runs.references(msgspec.msgpack.encode(membership), "x")
 
     @pytest.mark.parametrize(
         "read",
         [
             lambda data: runs.decode_state(data, "x"),
             lambda data: runs.decode_membership(data, "x"),
+            lambda data: runs.sizes(data, "x"),
+            lambda data: runs.references(data, "x"),
             lambda data: runs.state_uid_ranges(data, "x"),
             lambda data: runs.decode_envelopes(data, "x"),
             lambda data: recipe.decode(data, "x"),
