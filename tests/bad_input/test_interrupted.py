@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from tests.support.command import PASSPHRASE, SECONDS, Place, hashes, kill, when
 from tests.support.mail import Attachment, message, noise
 from tests.support.reading import contents
 from tests.support.scripted_imap import Box, Cut, ScriptedImap
+from tests.support.warm import Started
 
 MESSAGES = 2_000
 LARGE = 60
@@ -209,7 +209,7 @@ MOMENTS: dict[str, Moment] = {
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_backup_killed_at_any_moment(place: Place, server: Watched, truth: Counter[str], moment: str) -> None:
-    process: subprocess.Popen[str] = place.start("backup")
+    process: Started = place.start("backup")
     when(process, MOMENTS[moment](place, server))
     kill(process)
     assert place.end(process).code in (-signal.SIGKILL, 0)

@@ -8,7 +8,6 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from itertools import cycle
-from subprocess import Popen
 from typing import Any
 
 import pytest
@@ -39,6 +38,7 @@ from tests.support.mail import Attachment, message, noise
 from tests.support.ports import free_ports
 from tests.support.reading import contents
 from tests.support.seaweedfs import ACCESS_KEY, SECRET_KEY, SeaweedFS
+from tests.support.warm import Started
 
 FOR_EVER = float("inf")
 LARGE = 44
@@ -170,7 +170,7 @@ class Killer:
     """Kills a command when its request comes, and answers nothing."""
 
     def __init__(self, *, after_it_was_done: bool) -> None:
-        self.process: Popen[str] | None = None
+        self.process: Started | None = None
         self.started = threading.Event()
         self._after_it_was_done = after_it_was_done
 

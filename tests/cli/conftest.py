@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ import pytest
 from backupd.cli.main import main
 from tests.support.dovecot import Dovecot
 from tests.support.dovecot_account import Account
+from tests.support.warm import start
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,11 +48,12 @@ def run(environment: dict[str, str], tmp_path: Path) -> Run:
     """run("ls", "alice@latest") gives exit code, standard output and standard error."""
 
     def run(*arguments: str, stdin: str = "", timeout: float = 60) -> Result:
-        done = subprocess.run(
-            [sys.executable, "-m", "backupd", *arguments],
-            env=environment, cwd=tmp_path, input=stdin, capture_output=True, text=True, timeout=timeout, check=False,
-        )  # fmt: skip
-        return Result(done.returncode, done.stdout, done.stderr)
+        process = start(arguments, environment, tmp_path, stdin=True)
+        try:
+            out, err = process.communicate(stdin, timeout)
+        finally:
+            process.kill()
+        return Result(process.wait(), out, err)
 
     return run
 

@@ -9,8 +9,6 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -23,6 +21,7 @@ from backupd.repository.repository import create
 from backupd.repository.slots import Argon2
 from backupd.storage.local import LocalStorage
 from tests.support.dovecot_account import Account
+from tests.support.warm import Started, start
 
 ROOT = Path(__file__).parents[2]
 PASSPHRASE = "correct horse battery"
@@ -115,21 +114,17 @@ class Place:
         """Make the repository, with a key slot that opens fast."""
         create(self.objects, PASSPHRASE, argon2=Argon2(1, 8, 1))
 
-    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
+    def start(self, *arguments: str | Path) -> Started:
         """Start a command; it is for the caller to wait for its end."""
-        return subprocess.Popen(
-            [*self.before, sys.executable, "-m", "backupd", *map(str, arguments)],
-            env=environment(self.config), cwd=self.folder, text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+        return start(list(map(str, arguments)), environment(self.config), self.folder, before=self.before)
 
-    def end(self, process: subprocess.Popen[str]) -> Result:
+    def end(self, process: Started) -> Result:
         """Wait for a command, and check what must hold whatever happened: no traceback, no secret."""
         try:
             out, err = process.communicate(timeout=SECONDS)
         finally:
             process.kill()
-        result = Result(process.returncode, out, err)
+        result = Result(process.wait(), out, err)
         for text in (out, err):
             assert "Traceback" not in text, text
             assert "this is a bug" not in text, text
@@ -190,7 +185,7 @@ def mail_of(account: Account) -> Counter[str]:
     return hashes(each.raw for name in account.mailboxes() for each in account.messages(name))
 
 
-def when(process: subprocess.Popen[str], event: Callable[[], bool]) -> bool:
+def when(process: Started, event: Callable[[], bool]) -> bool:
     """Look until the event has come or the process has ended; whether it came while the process was running."""
     until = time.monotonic() + SECONDS
     while not event():
@@ -201,7 +196,7 @@ def when(process: subprocess.Popen[str], event: Callable[[], bool]) -> bool:
     return process.poll() is None
 
 
-def kill(process: subprocess.Popen[str], number: int = signal.SIGKILL) -> None:
+def kill(process: Started, number: int = signal.SIGKILL) -> None:
     """Send a signal to a command, if it is still there."""
     if process.poll() is None:
         process.send_signal(number)

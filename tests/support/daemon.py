@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ import msgspec
 
 from tests.support.command import SECONDS, Place, imap, kill
 from tests.support.dovecot_account import Account
+from tests.support.warm import Started
 
 
 class Daemon:
@@ -20,7 +20,7 @@ class Daemon:
 
     def __init__(self, place: Place) -> None:
         self._place = place
-        self.process: subprocess.Popen[str] = place.start("run")
+        self.process: Started = place.start("run")
         self._lines: list[str] = []
         self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._read)
