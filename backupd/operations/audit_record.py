@@ -6,7 +6,7 @@ repository's signed record of what was done to it can. Whatever reads that recor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from backupd.operations.audit_report import Finding, Level, Severity
@@ -29,6 +29,10 @@ class CheckRecord(Protocol):
         ...
 
 
+WereForgotten = Callable[[Repository, Sequence[str]], set[str]]
+"""Which of these objects the record says were removed by whoever may."""
+
+
 def newest(state: State | None, accounts: Iterable[str]) -> dict[str, str]:
     """The newest snapshot of accounts, as the last backup on this machine left it. To be asked before snapshots are
     listed: a backup may end meanwhile."""
@@ -40,18 +44,32 @@ def newest(state: State | None, accounts: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def newest_gone(known: Mapping[str, str], accounts: Mapping[str, frozenset[str]]) -> list[Finding]:
-    """Accounts whose newest snapshot is not there any more. No retention forgets that.
+def newest_gone(
+    repository: Repository,
+    known: Mapping[str, str],
+    accounts: Mapping[str, frozenset[str]],
+    were_forgotten: WereForgotten | None,
+) -> list[Finding]:
+    """Accounts whose newest snapshot is not there any more. No retention forgets that; somebody may have, by its name,
+    and then the record tells.
 
     known: what it was, by account. accounts: ids of the snapshots that are there, by account.
     """
+    gone = {
+        names.snapshot(repository.secrets.account_tag(account), latest): (account, latest)
+        for account, latest in known.items()
+        if latest not in (there := accounts.get(account, frozenset())) and (not there or max(there) < latest)
+    }
+    forgotten = were_forgotten(repository, list(gone)) if gone and were_forgotten else set[str]()
     findings = []
-    for account, latest in known.items():
-        there = accounts.get(account, frozenset())
-        if latest not in there and (not there or max(there) < latest):
-            what = f"snapshot {latest}, which the last backup on this machine left as the newest, is not there"
+    for name, (account, latest) in gone.items():
+        what = f"snapshot {latest}, which the last backup on this machine left as the newest, is not there"
+        if name in forgotten:
+            severity, what, remedy = Severity.NOTE, f"{what}: it was forgotten by name, as the record tells", ""
+        else:
+            severity = Severity.CRITICAL
             remedy = "`backupd repair --removed-since TIME` brings back what copies and versions have"
-            findings.append(Finding(Severity.CRITICAL, Level.METADATA, account, what, remedy, account))
+        findings.append(Finding(severity, Level.METADATA, account, what, remedy, account))
     return findings
 
 

@@ -7,13 +7,13 @@ if this machine or an export has known them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
 from backupd.errors import StorageDenied
 from backupd.operations import record as record_entries
-from backupd.operations.audit_record import CheckRecord
+from backupd.operations.audit_record import CheckRecord, WereForgotten
 from backupd.operations.audit_report import AuditReport, Finding, Level, Severity
 from backupd.operations.counting import count
 from backupd.operations.record import some_state
@@ -66,6 +66,19 @@ def appender(state: State | None, clock: Callable[[], datetime]) -> Callable[[Re
             report.left_out.append(f"an entry in the signed record: {error.what}")
 
     return append
+
+
+def were_forgotten(state: State | None) -> WereForgotten:
+    """What an audit asks about objects that are not there."""
+
+    def told(repository: Repository, some: Sequence[str]) -> set[str]:
+        with some_state(state) as known:
+            ledger = Ledger(repository.storage, known, record.signer(repository.secrets))
+            ledger.learn()
+            missed = known.record_missing(ledger.number, ())
+            return known.record_removed(ledger.number).keys() & set(some) - set(missed)
+
+    return told
 
 
 class _Check:

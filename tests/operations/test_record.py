@@ -11,16 +11,17 @@ import pytest
 
 from backupd.errors import Damaged, Interrupted, StorageDenied, UsageError
 from backupd.operations import hold, record, record_export, record_listing
+from backupd.operations.audit import Means, Wish, audit
 from backupd.operations.audit_report import Finding, Level, Severity
 from backupd.operations.copy import copy
 from backupd.operations.events import Advance
 from backupd.operations.forget import forget, forget_snapshots
 from backupd.operations.prune import prune
-from backupd.operations.record_check import checker
+from backupd.operations.record_check import checker, were_forgotten
 from backupd.operations.record_merge import merge
 from backupd.operations.repair import repair
 from backupd.operations.retention import Rules
-from backupd.operations.state import State
+from backupd.operations.state import Run, State
 from backupd.repository import names
 from backupd.repository import record as entries
 from backupd.repository.keys import generate
@@ -329,6 +330,32 @@ def test_a_hold_that_came_too_late_is_released_again(site: Site) -> None:
         hold.add(site.repository, ref.id, ["alice"], reason="a lawsuit", state=site.state, now=NOW)
     assert site.grave() == []
     assert [line.state for line in hold.listed(site.repository, ended=True, now=NOW).holds] == ["released"]
+
+
+def test_a_newest_snapshot_that_was_forgotten_by_name_is_missed_by_nobody(site: Site) -> None:
+    """Whoever made the backup remembers it; whether it may be gone, only the record tells."""
+    newest = site.repository.refs()[-1]
+    site.state.record(Run("alice", NOW.isoformat(), NOW.isoformat(), "stored", newest.id))
+
+    def opened() -> Repository:
+        return Repository(site.storage, unlock(site.storage, "a passphrase"))
+
+    def told(level: Level) -> list[tuple[Severity, str]]:
+        means = Means(
+            site.state, lambda: NOW, check_record=checker(site.state, {"alice": None}),
+            were_forgotten=were_forgotten(site.state),
+        )  # fmt: skip
+        found = audit(site.storage, opened, Wish(level, {"alice": None}), means).findings
+        return [(each.severity, each.subject) for each in found if newest.id in each.what + each.subject]
+
+    forget_snapshots(site.repository, [newest], state=site.state, now=NOW)
+    assert told(Level.FRESHNESS) == [(Severity.NOTE, "alice")]
+    assert told(Level.METADATA) == [(Severity.NOTE, "alice")]
+    site.state.record(Run("alice", NOW.isoformat(), NOW.isoformat(), "stored", (last := site.repository.refs()[-1]).id))
+    site.storage.delete(last.name)
+    newest = last
+    assert told(Level.FRESHNESS) == [(Severity.CRITICAL, "alice")]
+    assert (Severity.CRITICAL, last.name) in told(Level.METADATA)
 
 
 def test_a_missing_entry_is_told_by_those_that_come_after(site: Site) -> None:
