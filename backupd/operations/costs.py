@@ -26,12 +26,14 @@ class Daily(msgspec.Struct, frozen=True):
 
 
 class Costs(msgspec.Struct, frozen=True):
-    """objects, octets: what is stored. requests: None where they are not charged for."""
+    """objects, octets: what is stored; only_packs: other objects, which are few, were not counted. requests: None where
+    they are not charged for."""
 
     url: str
     objects: int
     octets: int
     requests: Daily | None
+    only_packs: bool = False
 
 
 class Meter:
@@ -66,11 +68,11 @@ def costs(repository: Repository, state: State, now: datetime) -> Costs:
 
 
 def known_costs(repository: Repository, state: State, now: datetime) -> Costs:
-    """The same from the index alone, without asking the storage: objects are packs. For who asks often."""
+    """Packs alone, from the index, without asking the storage. For who asks often."""
     storage = repository.storage
     packs, octets = repository.index.stored()
     requests = None if storage.requests is None else daily(state.requests(storage.url), now.astimezone(UTC).date())
-    return Costs(storage.url, packs, octets, requests)
+    return Costs(storage.url, packs, octets, requests, only_packs=True)
 
 
 def daily(known: dict[date, Requests], today: date) -> Daily:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -84,7 +85,7 @@ def test_status_shows_what_the_daemon_does_and_what_is_wrong(running_one: Runnin
     assert "(login), next try in" in text
     assert "daemon: running for" in text
     assert "2 accounts, 1 held, 1 failing" in text
-    assert f"{place.repository}:" in text
+    assert re.search(rf"{place.repository}: \d+ packs?, ", text)
 
 
 def test_its_document_has_all_it_had_and_the_daemon_beside(running_one: Running) -> None:
@@ -165,6 +166,7 @@ def test_without_a_daemon_status_reads_the_repository(place: Place, alice: Accou
     place.clear(result, saying=[NOT_RUNNING])
     assert "LAST RUN" in result.out
     assert "stored" in result.out
+    assert re.search(rf"{place.repository}: \d+ objects, ", result.out)
     document: Any = place.run("status", "--json").document
     assert (document["daemon"], document["accounts"][0]["live"]) == (None, None)
 

@@ -29,6 +29,7 @@ from backupd.repository.pack_writer import Sizes
 from backupd.repository.payload import BlobKind
 from backupd.repository.repository import Repository, create
 from tests.operations.conftest import CHEAP, Backup
+from tests.support import archive
 from tests.support.mail import Attachment, message, noise
 from tests.support.memory_storage import MemoryStorage
 from tests.support.memory_target import MemoryTarget
@@ -202,13 +203,13 @@ def test_whoever_is_only_in_copy_or_in_the_text_is_found_too(
 
 def test_lists_say_what_is_missing_and_why(mixed: None, gone: Erase, repository: Repository) -> None:
     before = {
-        line.id: line for record in newest(repository).mailboxes for line in look.messages(repository, record)
+        line.id: line for record in newest(repository).mailboxes for line in archive.listed(repository, record)
     }
     gone()
     boxes = look.mailboxes(newest(repository), repository)
     assert [(line.path, line.erased) for line in boxes] == [("INBOX", 9), ("Work", 1)]
     for record in newest(repository).mailboxes:
-        for line in look.messages(repository, record):
+        for line in archive.listed(repository, record):
             if before[line.id].from_ == "Ann <ann@example.com>":
                 assert (line.from_, line.to, line.subject, line.attachments) == (None, None, None, None)
                 assert line.erased is not None
@@ -673,7 +674,7 @@ def test_two_erasures_at_the_same_time_leave_nothing_of_either(
         pruned(first)
         assert not contains(storage, secrets, b"secret")
         assert {name: list(box) for name, box in readable(first).items()} == {b"INBOX": [], b"Work": [2]}
-        shown = [line.subject for line in look.messages(first, newest(first).mailboxes[1])]
+        shown = [line.subject for line in archive.listed(first, newest(first).mailboxes[1])]
     assert shown == [None, "Others 100"]
     assert sum(b"Others" in blob for _, blob in blobs(storage, secrets)) == 2  # the one that is left, and its envelope
 

@@ -12,7 +12,6 @@ from backupd.operations import look
 from backupd.repository import segments
 from backupd.repository.keys import Role
 from backupd.repository.repository import Repository
-from backupd.repository.snapshots import MailboxRecord
 from tests.support import archive
 from tests.support.archive import NOON, Box, Mail
 from tests.support.mail import Attachment, message
@@ -20,14 +19,6 @@ from tests.support.memory_storage import MemoryStorage
 
 HELLO = Mail(message("Grüße", attachments=[Attachment("plan.pdf", b"x" * 100)]), (b"\\Seen", b"work"))
 OTHER = Mail(message("Other"))
-
-
-def listed(repository: Repository, record: MailboxRecord) -> list[look.MessageLine]:
-    """The messages of a mailbox of which everything can be listed."""
-    unlisted: list[look.Unlisted] = []
-    lines = list(look.messages(repository, record, unlisted.append))
-    assert unlisted == []
-    return lines
 
 
 def test_snapshots_are_listed_oldest_first_of_one_account_or_all(repository: Repository) -> None:
@@ -50,7 +41,7 @@ def test_a_damaged_snapshot_is_in_the_list_and_says_so(storage: MemoryStorage, r
 
 def test_messages_are_listed_with_what_their_headers_say(repository: Repository) -> None:
     ref = archive.put(repository, {b"INBOX": Box({3: HELLO, 7: OTHER})})
-    first, second = listed(repository, look.find_mailbox(repository.snapshot(ref), "inbox"))
+    first, second = archive.listed(repository, look.find_mailbox(repository.snapshot(ref), "inbox"))
     assert (first.uid, first.subject, first.from_) == (3, "Grüße", "Alice <alice@example.com>")
     assert first.flags == ["\\Seen", "work"]
     assert (second.uid, second.size, second.date) == (7, len(OTHER.raw), archive.DATE.decode())
@@ -62,7 +53,7 @@ def test_a_writer_sees_the_messages_but_nothing_that_people_wrote(
     ref = archive.put(repository, {b"INBOX": Box({3: HELLO})})
     with Repository(storage, repository.secrets.for_role(Role.WRITER)) as writers:
         snapshot = writers.snapshot(ref)
-        (line,) = listed(writers, look.find_mailbox(snapshot, "INBOX"))
+        (line,) = archive.listed(writers, look.find_mailbox(snapshot, "INBOX"))
         assert (line.uid, line.size) == (3, len(HELLO.raw))
         assert line.subject is None
         assert line.from_ is None
@@ -110,7 +101,7 @@ def test_a_message_without_its_envelope_is_listed_and_says_so(repository: Reposi
     rows = [msgspec.structs.replace(pairs[0][0], envelopes=LOST), pairs[1][0]]
     record = msgspec.structs.replace(record, segments=segments.write(repository, rows, [state for _, state in pairs]))
     ref = repository.put_snapshot(archive.snapshot([record]))
-    first, second = listed(repository, record)
+    first, second = archive.listed(repository, record)
     assert (first.uid, first.size, first.flags, first.subject) == (3, len(HELLO.raw), ["\\Seen", "work"], None)
     assert first.damaged
     assert (second.subject, second.damaged) == ("Other", "")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from backupd.mail.headers import envelope, header_of
 from backupd.model import Flags, Mailbox, MailboxStatus, MessageState, Problem
+from backupd.operations.look import MessageLine, Unlisted, messages
 from backupd.repository import runs, segments
 from backupd.repository.payload import BlobKind
 from backupd.repository.repository import Repository
@@ -110,3 +111,11 @@ def put(
     return repository.put_snapshot(
         snapshot(records, account=account, time=time, checkpoint=checkpoint, problems=problems, losses=losses)
     )
+
+
+def listed(repository: Repository, box: MailboxRecord) -> list[MessageLine]:
+    """The messages of a mailbox, of which everything can be listed."""
+    unlisted: list[Unlisted] = []
+    lines = list(messages(repository, box, unlisted.append))
+    assert unlisted == []
+    return lines

@@ -255,7 +255,8 @@ def _job(job: Job) -> str:
 
 
 def _costs(costs: Costs) -> Iterator[str]:
-    yield f"{costs.url}: {output.count(costs.objects, 'object')}, {output.size(costs.octets)}"
+    noun = "pack" if costs.only_packs else "object"
+    yield f"{costs.url}: {output.count(costs.objects, noun)}, {output.size(costs.octets)}"
     if costs.requests is None:
         return
     if costs.requests.average is not None:
