@@ -8,6 +8,7 @@ import os
 import pty
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -88,18 +89,21 @@ def test_what_still_stands_on_the_server_or_comes_again_stays_away(
     assert "nothing is left to be finished" in run("erase", "--finish").out
 
 
-def ask(tmp_path: Path, environment: dict[str, str], answer: bytes) -> str:
-    """On a terminal, where somebody answers."""
+def ask(
+    tmp_path: Path, environment: dict[str, str], answer: bytes, words: Sequence[str] = GONE, *, code: int = 0
+) -> str:
+    """On a terminal, where somebody answers. What is said; the exit code must be this."""
     above, below = pty.openpty()
     try:
         os.write(above, answer)
         done = subprocess.run(
-            [sys.executable, "-m", "backupd", "erase", *GONE],
-            env=environment, cwd=tmp_path, stdin=below, capture_output=True, text=True, timeout=60, check=True,
+            [sys.executable, "-m", "backupd", "erase", *words],
+            env=environment, cwd=tmp_path, stdin=below, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
     finally:
         os.close(above)
         os.close(below)
+    assert done.returncode == code, done.stderr
     return done.stdout + done.stderr
 
 
@@ -115,6 +119,21 @@ def test_it_asks_before_and_where_nobody_can_be_asked_it_does_nothing(
     assert "nothing was erased" in said
     assert ask(tmp_path, environment, b"y\n").count("messages") > 1
     assert "3 erased" in run("snapshots").out
+
+
+def test_mail_that_cannot_be_looked_at_is_told_of(
+    run: Run, stored: None, environment: dict[str, str], tmp_path: Path
+) -> None:
+    (pack,) = (path for path in (tmp_path / "repository/packs").rglob("*") if path.is_file())
+    data = pack.read_bytes()
+    pack.unlink()
+    pack.write_bytes(bytes(len(data)))
+    words = ("--query", "text:secret-text", "--reason", "case 4711")
+    done = run("erase", *words, "--yes")
+    assert done.code == 3
+    assert "not looked at: list " in done.err
+    assert "`backupd repair`" in done.err
+    assert "among those that could be looked at" in ask(tmp_path, environment, b"", words, code=3)
 
 
 def test_what_is_held_is_refused_and_copies_are_told(

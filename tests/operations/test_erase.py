@@ -30,6 +30,7 @@ from backupd.repository.payload import BlobKind
 from backupd.repository.repository import Repository, create
 from tests.operations.conftest import CHEAP, Backup
 from tests.support import archive
+from tests.support.archive import Box, Mail
 from tests.support.mail import Attachment, message, noise
 from tests.support.memory_storage import MemoryStorage
 from tests.support.memory_target import MemoryTarget
@@ -199,6 +200,23 @@ def test_whoever_is_only_in_copy_or_in_the_text_is_found_too(
     report = gone(query)
     assert (report.messages, report.unread) == (len(uids), [])
     assert {name: set(box) for name, box in readable(repository).items()} == {b"INBOX": {1, 2, 3} - uids, b"Work": {1}}
+
+
+def test_a_message_that_cannot_be_read_is_told_of_and_those_that_can_are_erased(
+    storage: MemoryStorage, repository: Repository
+) -> None:
+    lost = message("Lost", "secret\r\n")
+    repository.put(repository.secrets.content_id(lost), BlobKind.PLAIN, lost)
+    repository.flush()
+    (pack,) = (name for name in storage.objects if name.startswith(names.PACKS))
+    archive.put(repository, {b"INBOX": Box({1: Mail(lost), 2: Mail(message("Found", "secret\r\n"))})})
+    storage.objects[pack] = bytes(len(storage.objects[pack]))
+    with Repository(storage, repository.secrets) as another:
+        report = erase(another, parse("text:secret"), reason="asked to", now=NOW)
+        assert report.messages == 1
+        assert report.unread == ["1 message of which what the query asks for cannot be read"]
+        by_subject = erase(another, parse("subject:lost"), reason="asked to", now=NOW)
+        assert (by_subject.messages, by_subject.unread) == (1, []), "what lists show is enough to find it"
 
 
 def test_lists_say_what_is_missing_and_why(mixed: None, gone: Erase, repository: Repository) -> None:

@@ -71,7 +71,7 @@ def command(
         _table(preview)
         _tell(context, preview)
         if not preview.messages:
-            return 0
+            return INCOMPLETE if preview.unread else 0
         if not _agreed(preview):
             context.say("nothing was erased")
             return 0
@@ -164,6 +164,8 @@ def _tell(context: Context, report: EraseReport, *, finishing: bool = False) -> 
         output.remark(f"not looked at: {what}")
     if len(report.unread) > _SHOWN:
         output.remark(f"... and {len(report.unread) - _SHOWN:,} more")
+    if report.unread:
+        output.remark("mend that (`backupd repair`), and erase again: what was not looked at may be meant")
     context.say(f"{report.repository}: {_erased(report, finishing=finishing)}")
     if report.unlisted:
         found = output.count(report.unlisted, "message")
@@ -186,7 +188,10 @@ def _erased(report: EraseReport, *, finishing: bool) -> str:
     if finishing:
         return "finished" if report.erasure or report.anew else "nothing is left to be finished"
     if not report.messages:
-        return "no message is meant that may be erased" if report.forbidden else "no message is meant, or all are gone"
+        if report.forbidden:
+            return "no message is meant that may be erased"
+        seen = " among those that could be looked at" if report.unread else ""
+        return f"no message is meant{seen}, or all are gone"
     would = "would be " if report.dry_run else ""
     messages = f"{output.count(report.messages, 'message')} ({output.size(report.octets)})"
     snapshots = output.count(report.snapshots, "snapshot")
