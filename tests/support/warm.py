@@ -24,7 +24,7 @@ from typing import IO
 
 ROOT = Path(__file__).parents[2]
 _WORD = struct.calcsize("q")
-_MATTERS_TO_PYTHON = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_", "GLIBC_", "BACKUPD_WARM")
+_MATTERS_TO_PYTHON = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_", "GLIBC_")
 _lock = threading.Lock()
 _control: socket.socket | None = None
 
