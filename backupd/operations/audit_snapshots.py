@@ -13,7 +13,6 @@ from typing import NamedTuple, TypeVar
 
 from backupd.errors import Damaged, ObjectMissing
 from backupd.mail.headers import readable
-from backupd.model import MessageState
 from backupd.operations import audit_objects
 from backupd.operations.audit_memory import BYTES, Memory
 from backupd.operations.audit_objects import Copies
@@ -179,11 +178,11 @@ class SnapshotAudit:
             if is_new
             else self._run(segment.membership, BlobKind.MEMBERSHIP, runs.sizes)
         )
-        states = self._run(segment.state, BlobKind.STATE, runs.decode_state)
-        if isinstance(rows, str) or isinstance(sizes, str) or isinstance(states, str):
-            yield from self._unreadable_stretch(segment, sizes, states)
+        uids = self._run(segment.state, BlobKind.STATE, runs.state_uids)
+        if isinstance(rows, str) or isinstance(sizes, str) or isinstance(uids, str):
+            yield from self._unreadable_stretch(segment, sizes, uids)
             return
-        there = {state.uid for state in states}
+        there = set(uids)
         alive = [octets for uid, octets in sizes.items() if uid in there]
         if (len(there), len(alive), sum(alive)) != (segment.messages, segment.messages, segment.octets):
             stretch = f"{readable_path(record.mailbox)} UIDs {segment.first} to {segment.last}"
@@ -202,14 +201,13 @@ class SnapshotAudit:
         yield from (harm for uid, harm in harmed.items() if uid in there)
 
     def _unreadable_stretch(
-        self, segment: Segment, sizes: dict[int, int] | str, states: list[MessageState] | str
+        self, segment: Segment, sizes: dict[int, int] | str, uids: list[int] | str
     ) -> Iterator[_Harm]:
-        """What is wrong with the messages of a stretch, of which one or both runs cannot be read, and are told why."""
+        """What is wrong with the messages of a stretch, where a text in the place of one of its runs, or of both, says
+        why that cannot be read."""
         which = "what messages there are" if isinstance(sizes, str) else "the flags"
-        what = f"{which} cannot be read: {sizes if isinstance(sizes, str) else states}"
-        if not isinstance(states, str):
-            uids = [state.uid for state in states]
-        else:
+        what = f"{which} cannot be read: {sizes if isinstance(sizes, str) else uids}"
+        if isinstance(uids, str):
             # Some of them may have been deleted before this snapshot: which, only the other run says.
             uids = list(sizes) if not isinstance(sizes, str) and len(sizes) == segment.messages else []
         sure = not self._unsure or all(map(self._repository.has, (segment.membership, segment.state)))

@@ -248,6 +248,21 @@ def decode_state(data: bytes | memoryview, subject: str) -> list[MessageState]:
         raise Damaged(f"a state run makes no sense: {error}", subject=subject) from error
 
 
+def state_uids(data: bytes | memoryview, subject: str) -> list[int]:
+    """The UIDs of a state run. The rest is looked at, and not made into anything. Raises Damaged."""
+    try:
+        run = _decode_state(data)
+        uids = _unpack_some(run.uids, len(run.flags))
+        for column, sets in ((run.flags, run.flag_sets), (run.labels or [], run.label_sets or [[]])):
+            if column and not 0 <= min(column) <= max(column) < len(sets):
+                raise ValueError("there is no such set of flags or labels")
+        if any(column and len(column) != len(uids) for column in (run.labels, run.modseqs)):
+            raise ValueError("its columns have different lengths")
+        return uids
+    except _WRONG as error:
+        raise Damaged(f"a state run makes no sense: {error}", subject=subject) from error
+
+
 def state_uid_ranges(data: bytes | memoryview, subject: str) -> list[tuple[int, int]]:
     """Only the UIDs of a state run, as (first, last) ranges. Raises Damaged."""
     try:

@@ -141,6 +141,7 @@ def test_state_runs(some: list[int], draw: st.DataObject) -> None:
     states = [MessageState(uid, draw.draw(sets), draw.draw(labels), draw.draw(modseq)) for uid in some]
     encoded = runs.encode_state(states)
     assert runs.decode_state(encoded, "x") == states
+    assert runs.state_uids(encoded, "x") == some
     assert [uid for first, last in runs.state_uid_ranges(encoded, "x") for uid in range(first, last + 1)] == some
 
 
@@ -200,6 +201,7 @@ READERS: list[Callable[[bytes], object]] = [
     lambda data: runs.sizes(data, "x"),
     lambda data: runs.references(data, "x"),
     lambda data: runs.decode_state(data, "x"),
+    lambda data: runs.state_uids(data, "x"),
     lambda data: runs.state_uid_ranges(data, "x"),
     lambda data: runs.decode_envelopes(data, "x"),
 ]

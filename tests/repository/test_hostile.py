@@ -146,6 +146,8 @@ class TestMadeByAThiefOfTheWritersKey:
         state = {"uids": uids, "flag_sets": [[]], "flags": [0, 0]}
         with pytest.raises(Damaged):
             runs.decode_state(msgspec.msgpack.encode(state), "x")
+        with pytest.raises(Damaged):
+            runs.state_uids(msgspec.msgpack.encode(state), "x")
         membership = {
             "uids": uids, "messages": bytes(64), "dates": [b"", b""], "sizes": [1, 1], "fingerprints": bytes(32),
             "envelope_runs": bytes(32), "envelope_run": [0, 0], "envelope": [0, 0],
@@ -158,9 +160,21 @@ class TestMadeByAThiefOfTheWritersKey:
             runs.references(msgspec.msgpack.encode(membership), "x")
 
     @pytest.mark.parametrize(
+        "more",
+        [{"flags": [0, 1]}, {"labels": [0, 1]}, {"labels": [0], "label_sets": [[]]}, {"modseqs": [1, 2, 3]}],
+        ids=["no such flags", "no such labels", "labels of one", "modseqs of three"],
+    )
+    def test_a_state_run_whose_columns_do_not_fit(self, more: dict[str, object]) -> None:
+        data = msgspec.msgpack.encode({"uids": [1, 2], "flag_sets": [[]], "flags": [0, 0], **more})
+        for read in (runs.decode_state, runs.state_uids):
+            with pytest.raises(Damaged):
+                read(data, "x")
+
+    @pytest.mark.parametrize(
         "read",
         [
             lambda data: runs.decode_state(data, "x"),
+            lambda data: runs.state_uids(data, "x"),
             lambda data: runs.decode_membership(data, "x"),
             lambda data: runs.sizes(data, "x"),
             lambda data: runs.references(data, "x"),
