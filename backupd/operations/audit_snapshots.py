@@ -170,14 +170,12 @@ class SnapshotAudit:
         self.references += 2
         # Many snapshots tell of the same messages with other flags; what there is to these was looked at before.
         is_new = segment.membership not in self._harmed
-        rows = self._run(segment.membership, BlobKind.MEMBERSHIP, runs.decode_membership) if is_new else []
-        sizes = (
-            rows
-            if isinstance(rows, str)
-            else {row.uid: row.size for row in rows}
-            if is_new
-            else self._run(segment.membership, BlobKind.MEMBERSHIP, runs.sizes)
-        )
+        rows: list[MessageRow] | str = []
+        if is_new:
+            rows = self._run(segment.membership, BlobKind.MEMBERSHIP, runs.decode_membership)
+            sizes = rows if isinstance(rows, str) else {row.uid: row.size for row in rows}
+        else:
+            sizes = self._run(segment.membership, BlobKind.MEMBERSHIP, runs.sizes)
         uids = self._run(segment.state, BlobKind.STATE, runs.state_uids)
         if isinstance(rows, str) or isinstance(sizes, str) or isinstance(uids, str):
             yield from self._unreadable_stretch(segment, sizes, uids)
