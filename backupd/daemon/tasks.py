@@ -130,7 +130,7 @@ class Tasks:
             self._state, self._clock, open_copies(config), servers, scratch,
             record_check.checker(self._state, config.accounts, clock=self._clock),
             record_check.appender(self._state, self._clock),
-            record_check.were_forgotten(self._state),
+            record_check.why_gone(self._state, self._clock),
         )  # fmt: skip
         with self._watched(f"audit {wanted.level}") as observer:
             report = audit(

@@ -26,7 +26,7 @@ from backupd.operations.audit_bytes import Objects
 from backupd.operations.audit_drill import Drill
 from backupd.operations.audit_memory import Memory
 from backupd.operations.audit_objects import Copies
-from backupd.operations.audit_record import CheckRecord, WereForgotten
+from backupd.operations.audit_record import CheckRecord, WhyGone
 from backupd.operations.audit_report import (
     LEVELS,
     NEEDED,
@@ -78,7 +78,7 @@ class Means:
     state: what earlier audits and backups on this machine left; None: nothing is known of them. copies: who is asked
     whether they have what is damaged here. servers: for the level of source. scratch: where a drill of an account
     restores to. check_record: compares the repository with its signed record; append_record: adds to it what an audit
-    of metadata or more came to; were_forgotten: asks it about some objects. chance: chooses samples.
+    of metadata or more came to; why_gone: asks it about some objects. chance: chooses samples.
     """
 
     state: State | None
@@ -88,7 +88,7 @@ class Means:
     scratch: Callable[[str], Scratch] = _maildir
     check_record: CheckRecord | None = None
     append_record: Callable[[Repository, AuditReport], None] | None = None
-    were_forgotten: WereForgotten | None = None
+    why_gone: WhyGone | None = None
     chance: random.Random = random.Random()  # noqa: S311, RUF009 no secret depends on it
 
 
@@ -216,7 +216,7 @@ class _Audit:
         refs = self._refs(repository)
         self._freshness(repository, refs)
         there = {name: frozenset(ref.id for ref in some) for name, some in refs.items()}
-        self._findings += audit_record.newest_gone(repository, newest, there, self._means.were_forgotten)
+        self._findings += audit_record.newest_gone(repository, newest, there, self._means.why_gone)
         if not self._wish.level.includes(Level.METADATA):
             return
         unindexed = set(mending.examine(repository).unindexed)

@@ -29,8 +29,8 @@ class CheckRecord(Protocol):
         ...
 
 
-WereForgotten = Callable[[Repository, Sequence[str]], set[str]]
-"""Which of these objects the record says were removed by whoever may."""
+WhyGone = Callable[[Repository, Sequence[str]], Mapping[str, str]]
+"""By which right these snapshots are gone, in words, of those of which the record tells one."""
 
 
 def newest(state: State | None, accounts: Iterable[str]) -> dict[str, str]:
@@ -48,7 +48,7 @@ def newest_gone(
     repository: Repository,
     known: Mapping[str, str],
     accounts: Mapping[str, frozenset[str]],
-    were_forgotten: WereForgotten | None,
+    why_gone: WhyGone | None,
 ) -> list[Finding]:
     """Accounts whose newest snapshot is not there any more. No retention forgets that; somebody may have, by its name,
     and then the record tells.
@@ -60,12 +60,12 @@ def newest_gone(
         for account, latest in known.items()
         if latest not in (there := accounts.get(account, frozenset())) and (not there or max(there) < latest)
     }
-    forgotten = were_forgotten(repository, list(gone)) if gone and were_forgotten else set[str]()
+    excused = why_gone(repository, list(gone)) if gone and why_gone else {}
     findings = []
     for name, (account, latest) in gone.items():
         what = f"snapshot {latest}, which the last backup on this machine left as the newest, is not there"
-        if name in forgotten:
-            severity, what, remedy = Severity.NOTE, f"{what}: it was forgotten by name, as the record tells", ""
+        if why := excused.get(name):
+            severity, what, remedy = Severity.NOTE, f"{what}: {why}", ""
         else:
             severity = Severity.CRITICAL
             remedy = "`backupd repair --removed-since TIME` brings back what copies and versions have"

@@ -28,6 +28,9 @@ from backupd.storage.base import Storage
 UNDER_WAY: Final = timedelta(hours=1)
 """How long whoever said what is to be removed may be about to do it. Who died before is not waited for any longer."""
 
+FORGOTTEN: Final = "forgotten"
+"""The kind of an entry that says what is gone, of what an earlier one said was to go."""
+
 MOST_NAMES: Final = 5_000
 """In one entry; what is about more takes several."""
 
@@ -179,7 +182,7 @@ def ended(
         waiting = known.record_waiting(ledger.number)
         there = set(recorded_names(repository.storage)) if waiting.keys() - set(gone) else set[str]()
         if left := sorted((waiting.keys() - there) | set(gone)):
-            append(repository, known, now, "forgotten", gone=left)
+            append(repository, known, now, FORGOTTEN, gone=left)
         over = {
             name: [entry for entry, time in said.items() if entry in announced or not _is_under_way(time, now)]
             for name, said in waiting.items() if name in there

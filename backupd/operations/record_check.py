@@ -11,14 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from backupd.errors import StorageDenied
+from backupd.errors import BackupdError, StorageDenied
 from backupd.operations import record as record_entries
-from backupd.operations.audit_record import CheckRecord, WereForgotten
+from backupd.operations.audit_record import CheckRecord, WhyGone
 from backupd.operations.audit_report import AuditReport, Finding, Level, Severity
 from backupd.operations.counting import count
 from backupd.operations.record import some_state
 from backupd.operations.record_export import Export
-from backupd.operations.record_ledger import Ledger, are, entries_of
+from backupd.operations.record_ledger import ACCEPTED, Ledger, are, entries_of
 from backupd.operations.state import State
 from backupd.repository import names, record
 from backupd.repository.record import Signer
@@ -68,15 +68,24 @@ def appender(state: State | None, clock: Callable[[], datetime]) -> Callable[[Re
     return append
 
 
-def were_forgotten(state: State | None) -> WereForgotten:
-    """What an audit asks about objects that are not there."""
+def why_gone(state: State | None, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> WhyGone:
+    """What an audit asks about snapshots that are not there. What was only announced, or is held, may not be gone; and
+    a record that cannot be read, or lacks something, excuses nothing."""
 
-    def told(repository: Repository, some: Sequence[str]) -> set[str]:
-        with some_state(state) as known:
-            ledger = Ledger(repository.storage, known, record.signer(repository.secrets))
-            ledger.learn()
-            missed = known.record_missing(ledger.number, ())
-            return known.record_removed(ledger.number).keys() & set(some) - set(missed)
+    def told(repository: Repository, some: Sequence[str]) -> dict[str, str]:
+        try:
+            with some_state(state) as known:
+                ledger = Ledger(repository.storage, known, record.signer(repository.secrets))
+                if ledger.doubts(ledger.learn()):
+                    return {}
+                held = record_entries.held_and_gone(repository, known, ledger, clock(), ())
+                accepted = known.record_gone_by(ledger.number, ACCEPTED)
+                forgotten = known.record_gone_by(ledger.number, record_entries.FORGOTTEN) - held.keys()
+        except BackupdError:
+            return {}
+        words = dict.fromkeys(forgotten, "it was forgotten by name, as the record tells")
+        words |= dict.fromkeys(accepted, "somebody has accepted that, as the record tells")
+        return {name: words[name] for name in some if name in words}
 
     return told
 

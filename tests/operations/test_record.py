@@ -17,7 +17,7 @@ from backupd.operations.copy import copy
 from backupd.operations.events import Advance
 from backupd.operations.forget import forget, forget_snapshots
 from backupd.operations.prune import prune
-from backupd.operations.record_check import checker, were_forgotten
+from backupd.operations.record_check import checker, why_gone
 from backupd.operations.record_merge import merge
 from backupd.operations.repair import repair
 from backupd.operations.retention import Rules
@@ -26,6 +26,7 @@ from backupd.repository import names
 from backupd.repository import record as entries
 from backupd.repository.keys import generate
 from backupd.repository.repository import Repository, unlock
+from backupd.repository.snapshots import SnapshotRef
 from backupd.storage.base import Buffer, ObjectInfo, Storage
 from tests.operations.conftest import Backup
 from tests.support.mail import message
@@ -332,30 +333,106 @@ def test_a_hold_that_came_too_late_is_released_again(site: Site) -> None:
     assert [line.state for line in hold.listed(site.repository, ended=True, now=NOW).holds] == ["released"]
 
 
-def test_a_newest_snapshot_that_was_forgotten_by_name_is_missed_by_nobody(site: Site) -> None:
-    """Whoever made the backup remembers it; whether it may be gone, only the record tells."""
-    newest = site.repository.refs()[-1]
-    site.state.record(Run("alice", NOW.isoformat(), NOW.isoformat(), "stored", newest.id))
+# -- the newest snapshot, which whoever made the backup remembers ------------------------------------------------------
+
+
+@pytest.fixture
+def newest(site: Site) -> SnapshotRef:
+    """That of the last backup on this machine."""
+    ref = site.repository.refs()[-1]
+    site.state.record(Run("alice", NOW.isoformat(), NOW.isoformat(), "stored", ref.id))
+    return ref
+
+
+def said_of(site: Site, newest: SnapshotRef, level: Level) -> list[tuple[Severity, str]]:
+    """What an audit says of the account whose newest snapshot this was."""
+    check, why = checker(site.state, {"alice": None}), why_gone(site.state, lambda: NOW)
+    means = Means(site.state, lambda: NOW, check_record=check, why_gone=why)
 
     def opened() -> Repository:
         return Repository(site.storage, unlock(site.storage, "a passphrase"))
 
-    def told(level: Level) -> list[tuple[Severity, str]]:
-        means = Means(
-            site.state, lambda: NOW, check_record=checker(site.state, {"alice": None}),
-            were_forgotten=were_forgotten(site.state),
-        )  # fmt: skip
-        found = audit(site.storage, opened, Wish(level, {"alice": None}), means).findings
-        return [(each.severity, each.subject) for each in found if newest.id in each.what + each.subject]
+    found = audit(site.storage, opened, Wish(level, {"alice": None}), means).findings
+    return [(each.severity, each.what) for each in found if each.subject == "alice" and newest.id in each.what]
 
-    forget_snapshots(site.repository, [newest], state=site.state, now=NOW)
-    assert told(Level.FRESHNESS) == [(Severity.NOTE, "alice")]
-    assert told(Level.METADATA) == [(Severity.NOTE, "alice")]
-    site.state.record(Run("alice", NOW.isoformat(), NOW.isoformat(), "stored", (last := site.repository.refs()[-1]).id))
-    site.storage.delete(last.name)
-    newest = last
-    assert told(Level.FRESHNESS) == [(Severity.CRITICAL, "alice")]
-    assert (Severity.CRITICAL, last.name) in told(Level.METADATA)
+
+LEVELS = pytest.mark.parametrize("level", [Level.FRESHNESS, Level.METADATA])
+
+
+@LEVELS
+def test_one_that_was_forgotten_by_name_alarms_nobody(site: Site, newest: SnapshotRef, level: Level) -> None:
+    forget_snapshots(site.repository, [newest], now=NOW)  # on another machine
+    ((severity, what),) = said_of(site, newest, level)
+    assert (severity, "forgotten by name" in what) == (Severity.NOTE, True)
+
+
+@LEVELS
+def test_one_whose_loss_was_accepted_is_told_as_that(site: Site, newest: SnapshotRef, level: Level) -> None:
+    site.storage.delete(newest.name)
+    assert [severity for severity, _ in said_of(site, newest, level)] == [Severity.CRITICAL]
+    record.accept(site.repository, site.state, NOW, "somebody broke in")
+    ((severity, what),) = said_of(site, newest, level)
+    assert (severity, "somebody has accepted that" in what) == (Severity.NOTE, True)
+
+
+@LEVELS
+def test_one_that_was_only_announced_is_missed(site: Site, newest: SnapshotRef, level: Level) -> None:
+    record.append(site.repository, None, NOW - timedelta(days=3), "forget", going=[newest.name])
+    site.storage.delete(newest.name)
+    assert [severity for severity, _ in said_of(site, newest, level)] == [Severity.CRITICAL]
+
+
+@LEVELS
+def test_one_that_was_kept_after_all_is_missed_even_if_that_entry_is_taken_away(
+    site: Site, newest: SnapshotRef, level: Level
+) -> None:
+    real, before = site.storage.delete, set(site.log)
+
+    def denied(name: str) -> None:
+        if name.startswith(names.SNAPSHOTS):
+            raise StorageDenied("no", subject=name)
+        real(name)
+
+    site.storage.delete = denied  # type: ignore[method-assign]
+    with pytest.raises(StorageDenied):
+        forget_snapshots(site.repository, [newest], now=NOW)
+    site.storage.delete = real  # type: ignore[method-assign]
+    for name in set(site.log) - before:
+        octets = next(entries.cut(site.storage.objects[name], name))
+        if entries.read(octets, name).entry.kind == "kept":
+            site.storage.delete(name)
+    site.storage.delete(newest.name)
+    assert [severity for severity, _ in said_of(site, newest, level)] == [Severity.CRITICAL]
+
+
+def test_one_that_is_held_is_missed_whoever_forgot_it(site: Site, newest: SnapshotRef) -> None:
+    hold.add(site.repository, newest.id, ["alice"], reason="a lawsuit", now=NOW)
+    record.append(site.repository, None, NOW, "forget", going=[newest.name])
+    site.storage.delete(newest.name)
+    record.ended(site.repository, None, NOW, [newest.name])
+    assert [severity for severity, _ in said_of(site, newest, Level.FRESHNESS)] == [Severity.CRITICAL]
+
+
+@LEVELS
+def test_a_record_that_cannot_be_asked_excuses_nothing(site: Site, newest: SnapshotRef, level: Level) -> None:
+    before = set(site.log)
+    forget_snapshots(site.repository, [newest], now=NOW)
+    for name in set(site.log) - before:
+        site.storage.objects[name] = flip(site.storage.objects[name], 40)
+    assert [severity for severity, _ in said_of(site, newest, level)] == [Severity.CRITICAL]
+    if level is Level.FRESHNESS:
+        real = site.storage.list
+
+        def denied(prefix: str = "") -> Iterator[ObjectInfo]:
+            if prefix == names.LOG:
+                raise StorageDenied("no listing", subject=names.LOG)
+            return real(prefix)
+
+        site.storage.list = denied  # type: ignore[method-assign]
+        assert [severity for severity, _ in said_of(site, newest, level)] == [Severity.CRITICAL]
+
+
+# -- the record itself -------------------------------------------------------------------------------------------------
 
 
 def test_a_missing_entry_is_told_by_those_that_come_after(site: Site) -> None:

@@ -89,7 +89,7 @@ def command(
                 state, config.accounts, exported=exported, is_copy=context.copy is not None, clock=clock
             ),
             record_check.appender(state, clock) if context.copy is None else None,
-            record_check.were_forgotten(state),
+            record_check.why_gone(state, clock),
         )
         observer, stop = stack.enter_context(shown(context)), stack.enter_context(context.stopping())
         storage = context.storage()
