@@ -14,7 +14,7 @@ import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import msgspec
@@ -89,7 +89,7 @@ class Means:
     check_record: CheckRecord | None = None
     append_record: Callable[[Repository, AuditReport], None] | None = None
     why_gone: WhyGone | None = None
-    chance: random.Random = random.Random()  # noqa: S311, RUF009 no secret depends on it
+    chance: random.Random = field(default_factory=random.Random)
 
 
 def audit(

@@ -103,7 +103,7 @@ class Search:
     def find(self, query: Query, accounts: Collection[str]) -> None:
         """Find what is meant. accounts: only where these have it; empty for all."""
         lines, store = Lines(self._repository), MessageStore(self._repository)
-        erased, lost = self._repository.erased.now, 0
+        erased, lost = self._repository.erased.now, set[bytes]()
         referenced: dict[bytes, int] = {}
         for membership, listing in self._listings.items():
             places = [place for place in listing.places if not accounts or place[0] in accounts]
@@ -117,11 +117,11 @@ class Search:
                         if query.matches(_candidate(row, place, lines, store)):
                             self.matches[row.message] = Match(row, place)
                     except (Damaged, ObjectMissing):
-                        lost += 1
+                        lost.add(row.message)
         if query.only_envelopes and not accounts:
             self._find_orphans(query, referenced)
-        if lost:
-            self.unread.append(f"{count(lost, 'message')} of which what the query asks for cannot be read")
+        if lost := lost - self.matches.keys():
+            self.unread.append(f"{count(len(lost), 'message')} of which what the query asks for cannot be read")
 
     def _find_orphans(self, query: Query, referenced: Mapping[bytes, int]) -> None:
         """Envelopes in runs that lists refer to, of messages that these have no more."""

@@ -288,11 +288,13 @@ class Lines:
 
 
 class Found(msgspec.Struct, frozen=True):
-    """A message that was looked for, and the other places where the snapshot has it: (mailbox, UID)."""
+    """A message that was looked for, and the other places where the snapshot has it: (mailbox, UID). unread: lists that
+    cannot be read, so that it may be elsewhere, too, or another be meant."""
 
     record: MailboxRecord
     pair: Pair
     also_in: list[tuple[str, int]] = []
+    unread: int = 0
 
 
 def find_message(repository: Repository, snapshot: Snapshot, text: str) -> Found:
@@ -337,7 +339,7 @@ def _by_id(repository: Repository, snapshot: Snapshot, prefix: str) -> Found:
         raise UsageError(f"{len(found):,} messages begin so", subject=prefix, remedy=f"give more of it: {some}")
     for places in found.values():
         record, pair = places[0]
-        return Found(record, pair, [(other.mailbox.name, row.uid) for other, (row, _) in places[1:]])
+        return Found(record, pair, [(other.mailbox.name, row.uid) for other, (row, _) in places[1:]], len(unread))
     if unread:
         raise unread[0]
     raise UsageError(

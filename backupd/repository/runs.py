@@ -6,7 +6,7 @@ segment are those of its state run: a membership run may still name some that ar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -233,13 +233,11 @@ def encode_state(states: Sequence[MessageState]) -> bytes:
 def decode_state(data: bytes | memoryview, subject: str) -> list[MessageState]:
     """Raises Damaged."""
     try:
-        run = _decode_state(data)
-        uids = _unpack_some(run.uids, len(run.flags))
+        run, uids, gone = _state(data)
         flag_sets = [tuple(each) for each in run.flag_sets]
         label_sets = [tuple(each) for each in run.label_sets or [[]]]
         labels = run.labels or [0] * len(uids)
         modseqs = run.modseqs or [None] * len(uids)
-        gone = set(_unpack_some(run.gone, sum(run.gone[1::2]))) if run.gone and sum(run.gone[1::2]) <= len(uids) else ()
         return [
             MessageState(uid, flag_sets[flag], label_sets[label], modseq, uid in gone)
             for uid, flag, label, modseq in zip(uids, run.flags, labels, modseqs, strict=True)
@@ -251,16 +249,24 @@ def decode_state(data: bytes | memoryview, subject: str) -> list[MessageState]:
 def state_uids(data: bytes | memoryview, subject: str) -> list[int]:
     """The UIDs of a state run. The rest is looked at, and not made into anything. Raises Damaged."""
     try:
-        run = _decode_state(data)
-        uids = _unpack_some(run.uids, len(run.flags))
-        for column, sets in ((run.flags, run.flag_sets), (run.labels or [], run.label_sets or [[]])):
-            if column and not 0 <= min(column) <= max(column) < len(sets):
-                raise ValueError("there is no such set of flags or labels")
-        if any(column and len(column) != len(uids) for column in (run.labels, run.modseqs)):
-            raise ValueError("its columns have different lengths")
-        return uids
+        return _state(data)[1]
     except _WRONG as error:
         raise Damaged(f"a state run makes no sense: {error}", subject=subject) from error
+
+
+def _state(data: bytes | memoryview) -> tuple[_State, list[int], Collection[int]]:
+    """A state run that makes sense, its UIDs, and those that are gone."""
+    run = _decode_state(data)
+    uids = _unpack_some(run.uids, len(run.flags))
+    for column, sets in ((run.flags, run.flag_sets), (run.labels or [], run.label_sets or [[]])):
+        if column and not 0 <= min(column) <= max(column) < len(sets):
+            raise ValueError("there is no such set of flags or labels")
+    if any(column and len(column) != len(uids) for column in (run.labels, run.modseqs)):
+        raise ValueError("its columns have different lengths")
+    if not run.gone:
+        return run, uids, ()
+    count = sum(run.gone[1::2])
+    return run, uids, set(_unpack_some(run.gone, count)) if count <= len(uids) else ()
 
 
 def state_uid_ranges(data: bytes | memoryview, subject: str) -> list[tuple[int, int]]:

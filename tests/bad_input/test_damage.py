@@ -130,7 +130,7 @@ def test_a_pack(backed: Place, account: Account, harm: Harm, which: int, fresh_s
     assert result.code == 3
     assert all(line.startswith("backupd: ") for line in result.lines)
     listed = backed.run("ls", "alice@latest", "INBOX" if which == 0 else "Work")
-    told = "31 messages cannot be listed: " in listed.err
+    told = "31 messages with UIDs from 1 to 31 cannot be listed: " in listed.err
     assert len(listed.out.splitlines()) == (0 if told else 31)
     assert listed.code == (3 if told or "(damaged)" in listed.out else 0)
     assert told or harm is not missing

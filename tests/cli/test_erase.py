@@ -133,7 +133,8 @@ def test_mail_that_cannot_be_looked_at_is_told_of(
     assert done.code == 3
     assert "not looked at: list " in done.err
     assert "`backupd repair`" in done.err
-    assert "among those that could be looked at" in ask(tmp_path, environment, b"", words, code=3)
+    assert "no message of what could be looked at is meant" in ask(tmp_path, environment, b"", words, code=3)
+    assert "nothing is left of what could be looked at to be finished" in run("erase", "--finish").out
 
 
 def test_what_is_held_is_refused_and_copies_are_told(

@@ -119,6 +119,7 @@ def test_what_cannot_be_listed_is_told_and_the_rest_is_listed(repository: Reposi
     ((first, last, messages, why),) = map(msgspec.structs.astuple, unlisted)
     assert (first, last, messages) == (4, 9, 5)
     assert why
-    assert look.find_message(repository, snapshot, line.id[:10]).pair[0].uid == 3
+    found = look.find_message(repository, snapshot, line.id[:10])
+    assert (found.pair[0].uid, found.unread) == (3, 1)
     with pytest.raises((Damaged, ObjectMissing)):  # it may be among those
         look.find_message(repository, snapshot, "0123456789")

@@ -161,8 +161,10 @@ class TestMadeByAThiefOfTheWritersKey:
 
     @pytest.mark.parametrize(
         "more",
-        [{"flags": [0, 1]}, {"labels": [0, 1]}, {"labels": [0], "label_sets": [[]]}, {"modseqs": [1, 2, 3]}],
-        ids=["no such flags", "no such labels", "labels of one", "modseqs of three"],
+        [
+            {"flags": [0, 1]}, {"flags": [0, -1]}, {"labels": [0, 1]}, {"labels": [0], "label_sets": [[]]},
+            {"modseqs": [1, 2, 3]}, {"gone": [0]}, {"gone": [-1, 1]}, {"gone": [0, -1]}, {"gone": [5]},
+        ],
     )
     def test_a_state_run_whose_columns_do_not_fit(self, more: dict[str, object]) -> None:
         data = msgspec.msgpack.encode({"uids": [1, 2], "flag_sets": [[]], "flags": [0, 0], **more})

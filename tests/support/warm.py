@@ -1,8 +1,8 @@
 """Commands as processes of their own, without the second that Python takes to import them.
 
-They are forked from a process that has imported backupd already (warm_server.py). For whoever looks from outside only
-the command line that process lists show is different. There are a thousand such commands in these tests: started in the
-common way they take most of the time of all.
+They are forked from a process that has imported backupd already (warm_server.py), all but the first of each command.
+For whoever looks from outside only the command line that process lists show is different. There are a thousand such
+commands in these tests: started in the common way they take most of the time of all.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ _WORD = struct.calcsize("q")
 _MATTERS_TO_PYTHON = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_", "GLIBC_")
 _lock = threading.Lock()
 _control: socket.socket | None = None
+_started: set[str] = set()
 
 
 class Process:
@@ -40,10 +41,15 @@ class Process:
             theirs = os.open(os.devnull, os.O_RDONLY)
         given = [theirs, their_out, their_err, pipe]
         request = json.dumps({"words": list(words), "env": dict(env), "cwd": str(cwd)}).encode()
-        with _lock:
-            socket.send_fds(_server(), [request], given)
-        for each in given:
-            os.close(each)
+        try:
+            _ask(request, given)
+        except OSError:
+            for each in (ours, out, err, self._told):
+                os.close(each)
+            raise
+        finally:
+            for each in given:
+                os.close(each)
         if stdin:
             self.stdin: IO[str] | None = os.fdopen(ours, "w", encoding="utf-8")
         else:
@@ -123,9 +129,13 @@ Started = Process | subprocess.Popen[str]
 def start(
     words: Sequence[str], env: Mapping[str, str], cwd: Path, *, before: Sequence[str] = (), stdin: bool = False
 ) -> Started:
-    """Start `backupd` with these words. It is really started anew where something must be there before Python is:
-    words before the command, or variables that matter to it."""
-    if before or _of_python(env) != _of_python(os.environ | {"PYTHONPATH": env.get("PYTHONPATH", "")}):
+    """Start `backupd` with these words. It is really started anew where something must be there before Python is: words
+    before the command, or variables that matter to it. So is the first of each command, which finds what only those
+    find that have imported nothing yet."""
+    command = words[0] if words else ""
+    is_first = command not in _started
+    _started.add(command)
+    if is_first or before or _of_python(env) != _of_python(os.environ | {"PYTHONPATH": env.get("PYTHONPATH", "")}):
         return subprocess.Popen(
             [*before, sys.executable, "-m", "backupd", *words], env=env, cwd=cwd, text=True,
             stdin=subprocess.PIPE if stdin else subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -135,6 +145,16 @@ def start(
 
 def _of_python(env: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in env.items() if name.startswith(_MATTERS_TO_PYTHON)}
+
+
+def _ask(request: bytes, descriptors: list[int]) -> None:
+    global _control  # noqa: PLW0603 - one for each process of the tests
+    with _lock:
+        try:
+            socket.send_fds(_server(), [request], descriptors)
+        except (BrokenPipeError, ConnectionResetError):  # it has been ended, by whoever had no memory left
+            _control = None
+            socket.send_fds(_server(), [request], descriptors)
 
 
 def _server() -> socket.socket:

@@ -71,7 +71,7 @@ def command(
         _table(preview)
         _tell(context, preview)
         if not preview.messages:
-            return INCOMPLETE if preview.unread else 0
+            return INCOMPLETE if preview.forbidden or preview.unread else 0
         if not _agreed(preview):
             context.say("nothing was erased")
             return 0
@@ -165,7 +165,8 @@ def _tell(context: Context, report: EraseReport, *, finishing: bool = False) -> 
     if len(report.unread) > _SHOWN:
         output.remark(f"... and {len(report.unread) - _SHOWN:,} more")
     if report.unread:
-        output.remark("mend that (`backupd repair`), and erase again: what was not looked at may be meant")
+        again = "finish" if finishing else "erase"
+        output.remark(f"mend that (`backupd repair`), and {again} again: what was not looked at may be meant")
     context.say(f"{report.repository}: {_erased(report, finishing=finishing)}")
     if report.unlisted:
         found = output.count(report.unlisted, "message")
@@ -185,13 +186,13 @@ def _tell(context: Context, report: EraseReport, *, finishing: bool = False) -> 
 
 
 def _erased(report: EraseReport, *, finishing: bool) -> str:
+    seen = " of what could be looked at" if report.unread else ""
     if finishing:
-        return "finished" if report.erasure or report.anew else "nothing is left to be finished"
+        return "finished" if report.erasure or report.anew else f"nothing is left{seen} to be finished"
     if not report.messages:
         if report.forbidden:
             return "no message is meant that may be erased"
-        seen = " among those that could be looked at" if report.unread else ""
-        return f"no message is meant{seen}, or all are gone"
+        return f"no message{seen} is meant, or all are gone"
     would = "would be " if report.dry_run else ""
     messages = f"{output.count(report.messages, 'message')} ({output.size(report.octets)})"
     snapshots = output.count(report.snapshots, "snapshot")

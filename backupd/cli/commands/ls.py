@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _LETTERS = {"\\seen": "S", "\\answered": "R", "\\flagged": "F", "\\draft": "D", "\\deleted": "T"}
 _NAME_WIDTH = 20
+_FEW = 10
 
 
 def command(snapshot: str, mailbox: str | None = None, /, *, context: Here) -> int:
@@ -82,11 +83,17 @@ def _messages(context: Context, repository: Repository, ref: SnapshotRef, record
     for line in lines:
         output.line(_cut(_message(line, width), width))
         without += bool(line.damaged)
-    for each in unlisted:
-        output.remark(f"{output.count(each.messages, 'message')} cannot be listed: {each.why}")
+    for each in unlisted[:_FEW]:
+        output.remark(f"{_stretch(each)} cannot be listed: {each.why}")
+    if more := unlisted[_FEW:]:
+        output.remark(f"nor can {output.count(sum(each.messages for each in more), 'message')} after these")
     if without:
         output.remark(f"{output.count(without, 'message')} without sender and subject, for these cannot be read")
     return _amiss(without or unlisted)
+
+
+def _stretch(some: Unlisted) -> str:
+    return f"{output.count(some.messages, 'message')} with UIDs from {some.first} to {some.last}"
 
 
 def _amiss(amiss: object) -> int:

@@ -43,6 +43,9 @@ def command(
     with context.repository(only_reads=True) as repository:
         ref, found = context.find(repository, snapshot)
         place = look.find_message(repository, found, message)
+        if place.unread:
+            lists = output.count(place.unread, "list")
+            context.note(f"{lists} cannot be read: another message may begin so, too; MAILBOX:UID is exact")
         body = MessageStore(repository).load(place.pair[0].message)
         chunks = [body] if isinstance(body, bytes) else body.chunks()
         if raw:
