@@ -225,8 +225,8 @@ def find_mailbox(snapshot: Snapshot, text: str) -> MailboxRecord:
 def messages(
     repository: Repository, record: MailboxRecord, unlisted: Callable[[Unlisted], None]
 ) -> Iterator[MessageLine]:
-    """The messages of a mailbox by ascending UID, read as they are asked for. unlisted: told of what
-    cannot be listed; the rest is."""
+    """The messages of a mailbox by ascending UID, read as they are asked for. unlisted: told of what cannot be
+    listed; the rest is."""
     lines = Lines(repository)
     for segment in record.segments:
         try:

@@ -8,7 +8,7 @@ import pytest
 from bench.damage import CELLS, CLAIMS, CONTENT, STORAGE, trials, whole
 from bench.damaged import KINDS, OBJECTS
 
-ROUNDS = 1
+ROUNDS = 3
 
 
 @pytest.mark.parametrize("part", range(4))
@@ -17,10 +17,10 @@ def test_what_audits_claim_to_see_they_see_and_place_rightly(part: int) -> None:
 
     found = trials(seeds)
 
-    assert len(found) > len(seeds) / 2
+    assert len(found) > 0.8 * len(seeds)
     assert [(each.object, each.what, each.unseen) for each in found if each.unseen] == []
     assert [(each.object, each.what, each.misplaced) for each in found if each.misplaced] == []
-    assert any(each.lost for each in found)
+    assert sum(each.lost > 0 for each in found) > 5
     healings = [(each.what, one) for each in found for one in each.healings]
     assert [(what, one.help, one.wrong) for what, one in healings if one.wrong] == []
     assert all(one.healed for each in found if each.object in ("pack", "snapshot") for one in each.healings[:1])

@@ -25,6 +25,8 @@ from typing import IO
 ROOT = Path(__file__).parents[2]
 _WORD = struct.calcsize("q")
 _MATTERS_TO_PYTHON = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_", "GLIBC_")
+_ENVIRONMENT = dict(os.environ)
+"""That of the process that commands are forked from: as it was before any test changed it."""
 _lock = threading.Lock()
 _control: socket.socket | None = None
 _started: set[str] = set()
@@ -135,7 +137,7 @@ def start(
     command = words[0] if words else ""
     is_first = command not in _started
     _started.add(command)
-    if is_first or before or _of_python(env) != _of_python(os.environ | {"PYTHONPATH": env.get("PYTHONPATH", "")}):
+    if is_first or before or _of_python(env) != _of_python(_ENVIRONMENT | {"PYTHONPATH": env.get("PYTHONPATH", "")}):
         return subprocess.Popen(
             [*before, sys.executable, "-m", "backupd", *words], env=env, cwd=cwd, text=True,
             stdin=subprocess.PIPE if stdin else subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -166,7 +168,7 @@ def _server() -> socket.socket:
         server = subprocess.Popen(
             [sys.executable, "-m", "tests.support.warm_server"], cwd=ROOT,
             stdin=theirs.fileno(), stdout=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            env=_ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(paths)},
         )  # fmt: skip
         theirs.close()
         _control = ours

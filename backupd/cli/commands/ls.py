@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _LETTERS = {"\\seen": "S", "\\answered": "R", "\\flagged": "F", "\\draft": "D", "\\deleted": "T"}
 _NAME_WIDTH = 20
 _FEW = 10
+INCOMPLETE = 3
 
 
 def command(snapshot: str, mailbox: str | None = None, /, *, context: Here) -> int:
@@ -100,7 +101,7 @@ def _amiss(amiss: object) -> int:
     """The exit code."""
     if amiss:
         output.remark("`backupd audit` says what is damaged, and `backupd repair` mends it")
-    return 3 if amiss else 0
+    return INCOMPLETE if amiss else 0
 
 
 def _message(line: MessageLine, width: int | None) -> str:

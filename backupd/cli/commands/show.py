@@ -45,7 +45,7 @@ def command(
         place = look.find_message(repository, found, message)
         if place.unread:
             lists = output.count(place.unread, "list")
-            context.note(f"{lists} cannot be read: another message may begin so, too; MAILBOX:UID is exact")
+            context.note(f"{lists} cannot be read: another message may be meant, or this one be elsewhere, too")
         body = MessageStore(repository).load(place.pair[0].message)
         chunks = [body] if isinstance(body, bytes) else body.chunks()
         if raw:
